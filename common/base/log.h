@@ -23,8 +23,8 @@ void log_write(enum log_level level, const char *event, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
 #define log_debug(event, ...) log_write(LOG_LEVEL_DEBUG, event, __VA_ARGS__)
-#define log_info(event, ...) log_write(LOG_LEVEL_INFO, event, __VA_ARGS__)
-#define log_warn(event, ...) log_write(LOG_LEVEL_WARN, event, __VA_ARGS__)
+#define log_info(event, ...)  log_write(LOG_LEVEL_INFO, event, __VA_ARGS__)
+#define log_warn(event, ...)  log_write(LOG_LEVEL_WARN, event, __VA_ARGS__)
 #define log_error(event, ...) log_write(LOG_LEVEL_ERROR, event, __VA_ARGS__)
 
 #endif

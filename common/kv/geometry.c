@@ -88,7 +88,7 @@ static void layer_place(struct kv_layer *l, const struct kv_geometry *g, uint64_
         l->v_scale_off = (uint32_t)*off + scale_bytes;
         *off += 2ULL * scale_bytes;
     }
-    *off = (*off + 63) & ~UINT64_C(63);
+    *off = (*off + 63) & ~(uint64_t)63;
 }
 
 static void layer_fill(struct kv_layer *l, const struct kv_layer_spec *s, uint32_t group,
@@ -138,7 +138,7 @@ int geometry_init(struct kv_geometry *g, const struct kv_geometry_config *config
         }
         largest = off > largest ? off : largest;
     }
-    largest = (largest + KV_BLOCK_ALIGN - 1) & ~UINT64_C(KV_BLOCK_ALIGN - 1);
+    largest = (largest + KV_BLOCK_ALIGN - 1) & ~(uint64_t)(KV_BLOCK_ALIGN - 1);
     if (largest > UINT32_MAX) {
         *field = "block bytes";
         return -EINVAL;

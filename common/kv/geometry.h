@@ -31,8 +31,12 @@ enum {
 
 enum kv_type { KV_TYPE_F16 = 1, KV_TYPE_BF16 = 2, KV_TYPE_F32 = 3, KV_TYPE_I8 = 4 };
 
-enum kv_attention { KV_ATTENTION_FULL = 1, KV_ATTENTION_WINDOW, KV_ATTENTION_LATENT,
-                    KV_ATTENTION_RECURRENT };
+enum kv_attention {
+    KV_ATTENTION_FULL = 1,
+    KV_ATTENTION_WINDOW,
+    KV_ATTENTION_LATENT,
+    KV_ATTENTION_RECURRENT
+};
 
 /* One layer, as attention sees it; the heads are those of this rank's shard. */
 struct kv_layer {
@@ -40,8 +44,8 @@ struct kv_layer {
     uint16_t group;     /* layer group that places this layer */
     uint16_t n_heads;   /* query heads */
     uint16_t n_kv_heads;
-    uint16_t dk; /* width of a query and key head, elements */
-    uint16_t dv; /* width of a value head, elements */
+    uint16_t dk;      /* width of a query and key head, elements */
+    uint16_t dv;      /* width of a value head, elements */
     uint32_t window;  /* a query at position p sees p-window+1..p; 0 = all */
     uint32_t n_sinks; /* and always positions 0..n_sinks-1 */
     float scale;      /* scores are multiplied by it, 1/sqrt(dk) as a rule */
@@ -67,8 +71,8 @@ struct kv_geometry {
     uint32_t rank;
     uint32_t n_ranks;
     uint32_t block_bytes;
-    uint64_t model_hash; /* of the model that the KV belongs to */
-    uint64_t hash;       /* of all other fields; what attach compares */
+    uint64_t model_hash;                 /* of the model that the KV belongs to */
+    uint64_t hash;                       /* of all other fields; what attach compares */
     uint16_t group_first[KV_GROUPS_MAX]; /* first layer of each group; groups are consecutive */
     uint16_t group_layers[KV_GROUPS_MAX];
     struct kv_layer layer[KV_LAYERS_MAX];
@@ -84,8 +88,8 @@ struct kv_layer_spec {
 
 struct kv_geometry_config {
     enum kv_type type;
-    uint32_t block_tokens; /* a multiple of KV_TILE_TOKENS */
-    uint32_t n_groups;     /* layers are split into so many consecutive groups; 1 as a rule */
+    uint32_t block_tokens;  /* a multiple of KV_TILE_TOKENS */
+    uint32_t n_groups;      /* layers are split into so many consecutive groups; 1 as a rule */
     uint32_t rank, n_ranks; /* heads are split over ranks; n_kv_heads must divide */
     uint64_t model_hash;
 };
