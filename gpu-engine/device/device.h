@@ -1,0 +1,196 @@
+/* device.h - what the engine asks of a device.  Implemented by device/cpu, later device/cuda,
+ * device/sim.
+ *
+ * The engine submits whole sweeps, never layers: who is in the batch, which offloaded rows enter
+ * and leave, how many returned rows each layer may take and how long it may wait for them.  The
+ * device picks the returned rows of a layer when the sweep reaches it (pick.h), since a host that
+ * runs ahead of a GPU would have chosen before the jobs exist; it logs what it picked and when,
+ * and the engine replays that log.
+ *
+ * Row state of offloaded requests (slot -> layer, generation, age) and their residuals belong to
+ * the device.  Nothing outside the device's folder knows which device runs.
+ *
+ * All calls come from the engine thread.  None blocks but open, close and sync.  The device calls
+ * config.notify from threads of its own when a sweep or a copy has ended.  Errors: 0 or -errno. */
+#ifndef OMNI_GPU_ENGINE_DEVICE_H
+#define OMNI_GPU_ENGINE_DEVICE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/kv/geometry.h"
+
+struct device;
+struct exchange;
+struct model;
+
+enum {
+    DEVICE_BATCHES = 2, /* A: decode rows; B: a chunk run between A's layers (two-batch sweeps) */
+    DEVICE_N_Q_MAX = 8, /* tokens of one offloaded row in one job */
+    DEVICE_SWEEPS_IN_FLIGHT = 2,
+};
+
+#define DEVICE_TOKEN_PREVIOUS UINT32_C(0x80000000) /* | output index of the previous sweep */
+
+/* How one token is drawn.  The generator is keyed by (seed, position): no state between tokens. */
+struct device_sampling {
+    uint64_t seed;
+    float temperature; /* 0 = greedy */
+    float top_p;       /* 1 = off */
+    float min_p;       /* 0 = off */
+    uint32_t top_k;    /* 0 = off */
+};
+
+/* Common rows come as sequences: n_rows consecutive tokens whose attention is on the device.
+ * A decode has one row, a prefill chunk many.  The last row is sampled if `sample` is set. */
+struct device_seq {
+    uint32_t n_rows;
+    uint32_t pos;           /* position of the first row */
+    const uint32_t *tokens; /* [n_rows] ids, or DEVICE_TOKEN_PREVIOUS | index */
+    /* Block table of layer group g: tables[g * table_stride + pos / block_tokens]. */
+    const uint32_t *tables;
+    uint32_t table_stride;
+    uint16_t sample;
+    uint16_t class_idx;
+    uint16_t adapter;
+    uint16_t reserved;
+    struct device_sampling sampling;
+};
+
+struct device_batch {
+    uint32_t n_seqs;
+    const struct device_seq *seqs;
+};
+
+/* An offloaded row that starts a token at layer 0.  It keeps its slot until it leaves. */
+struct device_enter {
+    uint32_t slot; /* job slot = residual slot = worker * slots + i */
+    uint32_t n_q;  /* 1..DEVICE_N_Q_MAX tokens, causal among themselves */
+    uint32_t tokens[DEVICE_N_Q_MAX];
+    uint32_t pos;     /* position of the first */
+    uint32_t seq_idx; /* the sequence's entry in the directory: a job names it, not its blocks */
+    uint32_t seq_generation;
+    uint32_t
+        arena_groups; /* bit g: layer group g lives in the worker's arena; else on the device */
+    const uint32_t
+        *tables; /* as in device_seq, read for groups on the device; NULL if there is none */
+    uint32_t table_stride;
+    uint16_t class_idx;
+    uint16_t adapter;
+    struct device_sampling sampling;
+};
+
+/* How the returned rows of a layer are decided. */
+struct device_pick {
+    uint16_t p_max;   /* returned rows at most */
+    uint16_t want;    /* wait until so many of this layer's jobs are back ... */
+    uint32_t wait_ns; /* ... at most so long; 0 = never wait (funded from slack) */
+};
+
+struct device_sweep {
+    uint64_t seq; /* 1, 2, ...: sweeps complete in this order */
+    struct device_batch batch[DEVICE_BATCHES];
+    const struct device_enter *enter;
+    uint32_t n_enter;
+    const uint32_t *leave; /* slots given up before the sweep starts (cancel, swap-in) */
+    uint32_t n_leave;
+    const struct device_pick *pick; /* [n_layers], read when the sweep reaches the layer */
+    const uint64_t *arrival_ns; /* [n_layers] predicted time from the sweep's start to the layer's
+                                   output projection: the deadline written into its jobs */
+};
+
+struct device_layer_log {
+    uint16_t n_picked;  /* slots merged at this layer */
+    uint16_t n_ridden;  /* of these, posted by this same sweep */
+    uint32_t first;     /* index of the first in device_done.picked */
+    uint64_t proj_ns;   /* when the output projection began, device clock */
+    uint64_t jobs_ns;   /* when the layer's jobs were out */
+    uint64_t waited_ns; /* funded wait spent */
+};
+
+struct device_token {
+    uint32_t source; /* index of the sequence in batch 0 then 1; or slot | DEVICE_TOKEN_OFFLOADED */
+    uint32_t token;
+    float logprob;     /* natural, of the sampled token under the unmodified distribution */
+    uint32_t n_ridden; /* offloaded rows: jobs of this token that rode along ... */
+    uint32_t n_parked; /* ... and jobs that waited for a later visit */
+};
+#define DEVICE_TOKEN_OFFLOADED UINT32_C(0x80000000)
+
+struct device_done {
+    uint64_t seq;
+    uint64_t start_ns, end_ns;
+    uint32_t n_rows_max;                  /* widest dense batch of the sweep */
+    uint32_t n_posted;                    /* jobs written */
+    const struct device_layer_log *layer; /* [n_layers] */
+    const uint32_t *picked;               /* slots, layer after layer */
+    uint32_t n_out;
+    const struct device_token *out;
+    int error; /* 0 or -errno: the sweep did not happen */
+};
+
+enum device_copy_direction { DEVICE_COPY_OUT, DEVICE_COPY_IN };
+
+/* Blocks between the device's KV and staging memory, beside compute.  On the cpu device staging is
+ * the arena itself. */
+struct device_copy {
+    enum device_copy_direction direction;
+    uint32_t n_blocks;
+    const uint32_t *blocks; /* device blocks */
+    void *const *staging;   /* [n_blocks], block_bytes each */
+};
+
+struct device_config {
+    const struct model *model;
+    const struct kv_geometry *geometry;
+    struct exchange *exchange; /* NULL: no offloading */
+    uint32_t n_kv_blocks;
+    uint32_t rows_max;          /* common rows of one sweep */
+    uint32_t returned_rows_max; /* p_l never exceeds it */
+    uint32_t seqs_max;          /* common sequences of one sweep */
+    uint32_t context_max;       /* tokens of a sequence */
+    uint32_t n_threads;
+    const uint32_t *cpus; /* [n_threads], or NULL: not pinned */
+    uint32_t spin_us;     /* idle threads of the team spin so long before they sleep */
+    uint32_t copies_max;  /* copies in flight */
+    void (*notify)(void *);
+    void *notify_arg;
+};
+
+struct device_caps {
+    const char *name;
+    uint32_t n_kv_blocks;
+    uint32_t rows_max;
+    uint32_t rank, n_ranks;
+    int two_batch;       /* batch[1] may hold rows */
+    int picks_on_device; /* the pick needs no host */
+};
+
+struct device_ops {
+    const char *name;
+    int (*open)(struct device **out, const struct device_config *config);
+    void (*close)(struct device *d);
+    void (*caps)(const struct device *d, struct device_caps *out);
+    /* Copies all it needs before it returns; -EAGAIN: DEVICE_SWEEPS_IN_FLIGHT are under way. */
+    int (*submit)(struct device *d, const struct device_sweep *sweep);
+    /* 1: a sweep ended (*out valid until the next poll); 0: none. */
+    int (*poll)(struct device *d, struct device_done *out);
+    /* Number of offloaded rows whose job has come back and that no sweep has merged: worth a sweep
+     * although there is no common row. */
+    uint32_t (*n_returned)(struct device *d);
+    /* -EAGAIN: copies_max are under way. */
+    int (*copy)(struct device *d, const struct device_copy *copy, uint64_t *ticket);
+    /* 1: the copy has ended; 0: not yet. */
+    int (*copy_done)(struct device *d, uint64_t ticket);
+    /* The device's clock: CLOCK_MONOTONIC, or virtual time. */
+    uint64_t (*now)(const struct device *d);
+    /* Waits until all sweeps and copies have ended. */
+    void (*sync)(struct device *d);
+};
+
+extern const struct device_ops device_cpu;
+
+/* The device of that name, or NULL; *known lists the names ("cpu"). */
+const struct device_ops *device_find(const char *name, const char **known);
+
+#endif

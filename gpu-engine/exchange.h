@@ -1,0 +1,77 @@
+/* exchange.h - how the engine and its device see the attention workers.
+ *
+ * Post a job, see that it is done, read its output, move KV blocks, ask whether a worker lives.
+ * The first implementation is shared memory (exchange_shm.c); exchange_delay.c wraps another one
+ * and holds results back, which forces riding and parking in tests; remote workers come later
+ * behind the same interface.
+ *
+ * A slot is the fixed place of one offloaded row: slot = worker * slots_per_worker + i.  Its
+ * generation grows by one with every job.
+ *
+ * Device thread: payload, post, flush, poll_done, take.  Engine thread: all others. */
+#ifndef OMNI_GPU_ENGINE_EXCHANGE_H
+#define OMNI_GPU_ENGINE_EXCHANGE_H
+
+#include <stdint.h>
+
+struct exchange;
+
+/* Where a slot's payload lies; fp32 rows.  q, k, v are the engine's to write while the slot is
+ * free, out is the worker's to write while it is posted. */
+struct exchange_payload {
+    float *q, *k, *v;
+    const float *out;
+    uint32_t q_stride, k_stride, v_stride, out_stride; /* elements between the rows of n_q > 1 */
+};
+
+struct exchange_job {
+    uint32_t slot;
+    uint32_t seq_idx, seq_generation; /* entry of the sequence directory */
+    uint32_t layer;
+    uint32_t n_q;
+    uint32_t pos;         /* of the first query; context after the job = pos + n_q */
+    uint64_t deadline_ns; /* when the sweep is predicted to reach the output projection */
+};
+
+enum exchange_peer {
+    EXCHANGE_PEER_ABSENT,
+    EXCHANGE_PEER_ALIVE,
+    EXCHANGE_PEER_LATE,
+    EXCHANGE_PEER_DEAD
+};
+
+struct exchange_ops {
+    const char *name;
+    void (*payload)(struct exchange *x, uint32_t slot, struct exchange_payload *out);
+    /* Publishes the job whose payload is written; returns its generation. */
+    uint32_t (*post)(struct exchange *x, const struct exchange_job *job);
+    /* Wakes the workers that were posted to since the last flush. */
+    void (*flush)(struct exchange *x);
+    /* Refreshes done[slot] = generation of the last finished job of each slot, for all slots;
+     * what is seen here was published by the worker with release: its output may be read. */
+    void (*poll_done)(struct exchange *x, uint32_t *done);
+    /* The output was copied out of the slot: DONE -> FREE. */
+    void (*take)(struct exchange *x, uint32_t slot, uint32_t generation);
+    /* Memory of arena block `block` of a worker, where KV copies start or end. */
+    void *(*staging)(struct exchange *x, uint32_t worker, uint32_t block);
+    enum exchange_peer (*peer)(struct exchange *x, uint32_t worker);
+    /* A slot that holds no job, or whose job can no longer be run by anyone, may change owner. */
+    int (*slot_reclaimable)(struct exchange *x, uint32_t slot);
+    /* Gives a reclaimable slot up: whatever job it held is void. */
+    void (*slot_reset)(struct exchange *x, uint32_t slot);
+    void (*destroy)(struct exchange *x);
+};
+
+struct exchange {
+    const struct exchange_ops *ops;
+    uint32_t n_workers;
+    uint32_t slots_per_worker;
+    uint32_t n_q_max;
+};
+
+static inline uint32_t exchange_n_slots(const struct exchange *x)
+{
+    return x->n_workers * x->slots_per_worker;
+}
+
+#endif
