@@ -1,0 +1,65 @@
+/* tokenizer.h - byte-level BPE from the vocabulary in a GGUF file (tokenizer.ggml.model = gpt2).
+ *
+ * Text is cut at special tokens, then into words by the pattern that the file names
+ * (tokenizer.ggml.pre), then each word's bytes are merged pair by pair in order of rank.  Text is
+ * any bytes: what is not UTF-8 is encoded byte by byte, and the pieces of an encoding put together
+ * give the text back.  A vocabulary without a token for some byte is refused at open, unless it has
+ * an unknown token to stand for it.
+ *
+ * Immutable after open: any number of threads may encode at once.  Encoding allocates scratch
+ * memory (it is no part of a sweep); time is O(n log n) in the length of the longest word. */
+#ifndef OMNI_COMMON_MODEL_TOKENIZER_H
+#define OMNI_COMMON_MODEL_TOKENIZER_H
+
+#include "common/model/gguf.h"
+
+/* No such token. */
+#define TOKENIZER_NONE UINT32_MAX
+
+enum tokenizer_flags {
+    TOKENIZER_PARSE_SPECIAL = 1, /* control tokens in the text become tokens; else they are text */
+    TOKENIZER_ADD_SPECIAL = 2    /* BOS and EOS are added if the file says so */
+};
+
+struct tokenizer;
+
+/* Copies what it needs: g may be closed afterwards.  0 or -errno (-ENOTSUP: a tokenizer model or
+ * pattern that is not known; err names it and the known ones). */
+int tokenizer_open(const struct gguf *g, struct tokenizer **out, struct gguf_error *err);
+
+/* NULL is allowed. */
+void tokenizer_close(struct tokenizer *t);
+
+/* A capacity that is always enough for len bytes. */
+static inline size_t tokenizer_encode_bound(size_t len)
+{
+    return len + 2;
+}
+
+/* Encodes len bytes into at most cap ids.  Returns their number, or -ENOSPC (cap too small),
+ * -ENOMEM, -E2BIG (more than TOKENIZER_TEXT_MAX bytes). */
+#define TOKENIZER_TEXT_MAX (256u << 20)
+int64_t tokenizer_encode(const struct tokenizer *t, const char *text, size_t len, unsigned flags,
+                         uint32_t *ids, size_t cap);
+
+/* The bytes of a token (of a control token: its name, such as <|im_end|>); valid until close, not
+ * NUL-terminated.  0 or -EINVAL (no such id). */
+int tokenizer_piece(const struct tokenizer *t, uint32_t id, const char **bytes, size_t *len);
+
+uint32_t tokenizer_n_vocab(const struct tokenizer *t);
+size_t tokenizer_piece_bytes_max(const struct tokenizer *t);
+
+/* Tokens that are not text: a client should not see their names. */
+bool tokenizer_is_control(const struct tokenizer *t, uint32_t id);
+
+/* Tokens that end a generation: EOS, and the usual end-of-turn tokens by name. */
+bool tokenizer_is_eog(const struct tokenizer *t, uint32_t id);
+
+/* TOKENIZER_NONE where the file names none. */
+uint32_t tokenizer_bos(const struct tokenizer *t);
+uint32_t tokenizer_eos(const struct tokenizer *t);
+
+/* The control or user-defined token with exactly this name, or TOKENIZER_NONE. */
+uint32_t tokenizer_special_id(const struct tokenizer *t, const char *name);
+
+#endif
