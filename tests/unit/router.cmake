@@ -1,0 +1,1 @@
+omni_test(test_class_queue fast LIBS omni_sched SOURCES test_class_queue.c)
