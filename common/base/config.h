@@ -1,0 +1,83 @@
+/* config.h - the one configuration of a group, read by all its programs from the same INI file.
+ *
+ * DESIGN.  config_table.h has one row per option: key, type, default, bounds, unit and a line of
+ * documentation; struct omni_config, the parser, the bounds check, --print-config and the command
+ * line all come from it.  Defaults < file < command line (--set section.key=value).  An unknown key
+ * is an error that names the nearest.  Plain data after loading; nobody changes it later. */
+#ifndef OMNI_COMMON_BASE_CONFIG_H
+#define OMNI_COMMON_BASE_CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "common/base/error.h"
+
+enum { CONFIG_STRING_MAX = 256, CONFIG_CLASSES_MAX = 8, CONFIG_CLASS_NAME_MAX = 16 };
+
+enum config_device { CONFIG_DEVICE_CPU, CONFIG_DEVICE_CUDA, CONFIG_DEVICE_SIM };
+enum config_offload { CONFIG_OFFLOAD_AUTO, CONFIG_OFFLOAD_ALWAYS, CONFIG_OFFLOAD_NEVER };
+enum config_kv_type { CONFIG_KV_F16, CONFIG_KV_BF16, CONFIG_KV_F32 };
+
+/* Field types by option type; field names are <section>_<key>. */
+#define CONFIG_FIELD_U32(field)    uint32_t field;
+#define CONFIG_FIELD_U64(field)    uint64_t field;
+#define CONFIG_FIELD_SIZE(field)   uint64_t field; /* bytes */
+#define CONFIG_FIELD_MS(field)     uint32_t field; /* milliseconds */
+#define CONFIG_FIELD_BOOL(field)   bool field;
+#define CONFIG_FIELD_STRING(field) char field[CONFIG_STRING_MAX];
+#define CONFIG_FIELD_ENUM(field)   uint32_t field; /* the enum named in the row */
+
+#define CONFIG_ROW(section, key, type, ...) CONFIG_FIELD_##type(section##_##key)
+
+#include "common/base/config_table.h"
+
+struct omni_config {
+    CONFIG_TABLE(CONFIG_ROW)
+};
+
+void config_defaults(struct omni_config *c);
+
+/* Reads an INI file over what c holds.  The text names file, line and key. */
+int config_load(struct omni_config *c, const char *path, struct error *err);
+
+/* "section.key=value". */
+int config_set(struct omni_config *c, const char *assignment, struct error *err);
+
+/* Checks that concern several options (each option's own bounds are checked when it is set). */
+int config_check(const struct omni_config *c, struct error *err);
+
+/* An INI file with every option, its documentation, default and present value. */
+void config_print(const struct omni_config *c, FILE *out);
+
+/* group.classes as a list, highest first: names, and how many (>= 1 after config_check). */
+uint32_t config_classes(const struct omni_config *c,
+                        char names[CONFIG_CLASSES_MAX][CONFIG_CLASS_NAME_MAX]);
+
+/* "a,b,c" item i of a comma-separated option; false when there is none.  Blanks are trimmed. */
+bool config_list_item(const char *list, uint32_t i, char *out, size_t out_size);
+
+/* ---- command line of a program ---- */
+
+struct config_program {
+    const char *name;    /* "omni-gpu-engine" */
+    const char *summary; /* one line for --help */
+    bool has_index;      /* --index N */
+};
+
+struct config_args {
+    uint32_t index;          /* --index */
+    const char *config_path; /* --config, or NULL */
+};
+
+enum config_parse {
+    CONFIG_RUN,      /* go on */
+    CONFIG_EXIT_OK,  /* --help, --version, --print-config, --check-config did their work */
+    CONFIG_EXIT_BAD, /* the reason was printed to stderr */
+};
+
+/* Defaults, then --config FILE, then each --set; prints what was asked for. */
+enum config_parse config_parse_argv(struct omni_config *c, struct config_args *args,
+                                    const struct config_program *program, int argc, char **argv);
+
+#endif

@@ -1,0 +1,85 @@
+/* config_table.h - every option of the group, one row each; included by config.h only.
+ *
+ *   X(section, key, type, default, min, max, unit, documentation)
+ *
+ * Types: U32, U64, SIZE (bytes; k, m, g suffix = KiB, MiB, GiB), MS, BOOL (yes/no), STRING (min and
+ * max are lengths), ENUM (unit holds the names, separated by '|', in the order of the C enum).
+ * Defaults are text, parsed like a file's. */
+#ifndef OMNI_COMMON_BASE_CONFIG_TABLE_H
+#define OMNI_COMMON_BASE_CONFIG_TABLE_H
+
+#define CONFIG_TABLE(X) \
+    CONFIG_TABLE_GROUP(X) CONFIG_TABLE_ENGINE(X) CONFIG_TABLE_WORKER(X) CONFIG_TABLE_ROUTER(X)
+
+/* clang-format off */
+#define CONFIG_TABLE_GROUP(X)                                                                      \
+    X(group, name, STRING, "default", 1, 32, "",                                                   \
+      "name of the group; two groups of different names share nothing")                            \
+    X(group, n_engines, U32, "1", 1, 8, "", "engines: one per model replica")                      \
+    X(group, n_workers, U32, "1", 0, 16, "", "attention workers: one per NUMA node as a rule")     \
+    X(group, classes, STRING, "ls,be", 2, 120, "",                                                 \
+      "request classes, highest first; the first is served within its SLO, the last may wait")     \
+    X(run, dir, STRING, "", 0, 80, "",                                                             \
+      "directory of sockets; empty: $XDG_RUNTIME_DIR/omni, else /tmp/omni-<uid>")                  \
+    X(shm, dir, STRING, "", 0, 160, "",                                                            \
+      "directory of shared memory; empty: /dev/shm/omni-<uid>; a hugetlbfs mount gives huge pages")\
+    X(log, level, ENUM, "info", 0, 3, "debug|info|warn|error", "lowest level that is logged")      \
+    X(model, path, STRING, "", 0, 255, "", "model file (GGUF)")
+
+#define CONFIG_TABLE_ENGINE(X)                                                                     \
+    X(engine, device, ENUM, "cpu", 0, 2, "cpu|cuda|sim", "what computes the dense layers")         \
+    X(engine, kv_type, ENUM, "f16", 0, 2, "f16|bf16|f32", "type of keys and values")               \
+    X(engine, kv_blocks, U32, "0", 0, 16777216, "blocks",                                          \
+      "KV pool of the device; 0: as many as fit into kv_mb")                                       \
+    X(engine, kv_mb, U32, "256", 1, 16777216, "MiB", "KV pool of the device, unless kv_blocks")    \
+    X(engine, block_tokens, U32, "32", 32, 1024, "tokens", "tokens per KV block, a multiple of 32")\
+    X(engine, layer_groups, U32, "1", 1, 8, "", "layer groups whose KV is placed apart")           \
+    X(engine, max_seqs, U32, "256", 1, 4096, "", "sequences admitted at a time")                   \
+    X(engine, ctx_max, U32, "0", 0, 1048576, "tokens",                                             \
+      "longest sequence, prompt and output; 0: the model's own limit, at most 8192")               \
+    X(engine, chunk_tokens, U32, "256", 1, 65536, "tokens", "prefill chunk of a sweep")            \
+    X(engine, batch_tokens_max, U32, "512", 1, 65536, "rows", "rows of a sweep's dense batch")     \
+    X(engine, p_max, U32, "16", 0, 4096, "rows", "returned rows merged at most per layer")         \
+    X(engine, offload, ENUM, "auto", 0, 2, "auto|always|never",                                    \
+      "where best-effort decodes attend: auto = on the device while its KV lasts")                 \
+    X(engine, auto_free_pct, U32, "10", 0, 100, "%",                                               \
+      "offload = auto: share of the device's KV blocks that is kept free")                         \
+    X(engine, threads, U32, "0", 0, 256, "", "compute threads; 0: what the topology gives")        \
+    X(engine, cpus, STRING, "", 0, 200, "", "cpus, e.g. 0-7,16-23; empty: what the topology gives")\
+    X(engine, numa_bind, BOOL, "yes", 0, 1, "", "bind threads and memory to NUMA nodes")           \
+    X(engine, ready_timeout_ms, MS, "60000", 100, 3600000, "ms",                                   \
+      "longest wait for workers' acknowledgements at start")
+
+#define CONFIG_TABLE_WORKER(X)                                                                     \
+    X(worker, slots, U32, "64", 1, 4096, "", "job slots, and residual slots, per engine")          \
+    X(worker, n_q_max, U32, "4", 1, 64, "rows", "most queries of one job")                         \
+    X(worker, arena_mb, U32, "512", 1, 16777216, "MiB", "KV arena per engine and worker")          \
+    X(worker, threads, U32, "0", 0, 256, "", "threads; 0: what the topology gives")                \
+    X(worker, cpus, STRING, "", 0, 200, "",                                                        \
+      "cpus of each worker, separated by ';', e.g. 8-15;24-31; empty: what the topology gives")    \
+    X(worker, spin_us, U32, "50", 0, 10000, "us",                                                  \
+      "longest spin after the last job, where both ends own their cores")                          \
+    X(worker, nice, U32, "10", 0, 19, "", "nice value, unless its cores are reserved")             \
+    X(worker, late_ms, MS, "200", 10, 600000, "ms", "a worker whose heartbeat is older is late")   \
+    X(worker, kill_ms, MS, "10000", 0, 3600000, "ms",                                              \
+      "a worker that is late for so long is killed; 0: never")
+
+#define CONFIG_TABLE_ROUTER(X)                                                                     \
+    X(router, queue_max, STRING, "64,256", 1, 100, "requests",                                     \
+      "longest queue per class, in the order of group.classes; the last value goes for the rest")  \
+    X(router, sessions_max, U32, "448", 1, 448, "", "client sessions")                             \
+    X(router, lease_ms, MS, "2000", 100, 600000, "ms", "a silent client is gone after so long")    \
+    X(router, slow_client_ms, MS, "5000", 10, 600000, "ms",                                        \
+      "a client whose outbox is full for so long is disconnected")                                 \
+    X(router, outbox_kb, U32, "256", 16, 1048576, "KiB", "outbox per session")                     \
+    X(router, message_mb, U32, "16", 1, 1024, "MiB", "largest message")                            \
+    X(router, result_keep_s, U32, "60", 0, 86400, "s", "finished results are kept for late askers")\
+    X(router, grace_s, U32, "0", 0, 86400, "s",                                                    \
+      "an engine keeps best-effort requests parked so long for a new router")                      \
+    X(router, tcp_listen, STRING, "", 0, 100, "",                                                  \
+      "address for clients over tcp, e.g. 127.0.0.1; empty: no tcp")                               \
+    X(router, tcp_port, U32, "7470", 1, 65535, "", "tcp port of hello")                            \
+    X(router, tcp_ports, STRING, "7500-7999", 3, 20, "", "tcp ports of sessions, first-last")
+/* clang-format on */
+
+#endif

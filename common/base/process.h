@@ -1,0 +1,57 @@
+/* process.h - what every program of the group does about being a process.
+ *
+ * Dying with its parent, telling its own start time, a flag that signals set, private files, the
+ * run directory.  Call from main.c, before threads are started unless noted. */
+#ifndef OMNI_COMMON_BASE_PROCESS_H
+#define OMNI_COMMON_BASE_PROCESS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "common/base/error.h"
+
+/* Asks for SIGTERM when the parent dies, so that a killed supervisor leaves nothing behind; -ESRCH
+ * if the parent had died before (the caller exits).  Only if OMNI_PARENT_PID or want says so: a
+ * program started by hand in a shell must survive it. */
+int process_die_with_parent(pid_t expected_parent);
+
+/* Start time of a process in clock ticks since boot (/proc/<pid>/stat, field 22): with the pid it
+ * names a process for ever.  0 or -errno (-ESRCH: no such process). */
+int process_start_ticks(pid_t pid, uint64_t *ticks);
+
+/* SIGTERM, SIGINT and SIGHUP set a flag and make the descriptor readable; SIGPIPE is ignored.
+ * All threads started later inherit it.  The descriptor may be polled by one thread. */
+int process_catch_stop(int *fd);
+bool process_stop_requested(void);
+/* As if a signal had come; async-signal-safe, any thread. */
+void process_request_stop(void);
+
+/* umask 0177: files, sockets and segments are for this uid alone. */
+void process_private_files(void);
+
+/* Raises the limit of open files to at least n if the hard limit allows; the limit in force. */
+uint64_t process_raise_files(uint64_t n);
+
+/* <run_dir>/<group>; run_dir "" = $XDG_RUNTIME_DIR/omni, else /tmp/omni-<uid>.  Made with mode
+ * 0700; one that belongs to somebody else or that others can enter is refused. */
+int process_run_dir(const char *run_dir, const char *group, char *out, size_t out_size,
+                    struct error *err);
+
+enum { PROCESS_IPC_PATH_MAX = 107 }; /* sun_path less its NUL: nanomsg aborts beyond */
+
+/* "ipc://<dir>/<name>"; -ENAMETOOLONG (with the remedy) if the path is longer than the kernel
+ * takes. */
+int process_ipc_address(const char *dir, const char *name, char *out, size_t out_size,
+                        struct error *err);
+
+/* One process per (dir, name): takes <dir>/<name>.lock for life.  The descriptor, or -EBUSY with
+ * the holder's pid in the text, or -errno. */
+int process_lock(const char *dir, const char *name, struct error *err);
+
+/* Makes dir (one level) with mode 0700 or checks that it is ours alone; symbolic links are refused.
+ */
+int process_private_dir(const char *dir, struct error *err);
+
+#endif
