@@ -29,7 +29,7 @@ void gguf_writer_strings(struct gguf_writer *w, const char *key, const struct gg
 void *gguf_writer_tensor(struct gguf_writer *w, const char *name, enum gguf_tensor_type type,
                          const uint64_t *dims, uint32_t n_dims, uint64_t *bytes);
 
-/* Writes to path.tmp, then renames.  0 or -errno. */
+/* Writes under a temporary name beside path, then renames.  0 or -errno. */
 int gguf_writer_save(struct gguf_writer *w, const char *path);
 
 #endif
