@@ -55,20 +55,3 @@ cpulist_expand() {
     done
     printf '%s\n' "${cpus[*]}"
 }
-
-# cpulist_join CPU...: "0 1 2 5" as "0-2,5".
-cpulist_join() {
-    local out='' first='' last='' cpu
-    for cpu in "$@" ''; do
-        if [ -n "$cpu" ] && [ -n "$last" ] && [ "$cpu" -eq $((last + 1)) ]; then
-            last=$cpu
-            continue
-        fi
-        if [ -n "$first" ]; then
-            out+=${out:+,}$first
-            [ "$first" = "$last" ] || out+=-$last
-        fi
-        first=$cpu last=$cpu
-    done
-    printf '%s\n' "$out"
-}

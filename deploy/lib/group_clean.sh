@@ -14,8 +14,7 @@ our_processes() {
     local path pid
     for path in /proc/[0-9]*; do
         pid=${path#/proc/}
-        [ "$pid" != $$ ] && [ -O "$path" ] || continue
-        ! process_is_ours "$pid" || printf '%s\n' "$pid"
+        [ ! -O "$path" ] || ! process_is_ours "$pid" || printf '%s\n' "$pid"
     done
 }
 
@@ -26,7 +25,8 @@ clean_processes() {
     [ ${#pids[@]} -gt 0 ] || return 0
     for pid in "${pids[@]}"; do
         say "group $NAME: ending leftover process $pid ($(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null))"
-        kill -TERM "$pid" 2>/dev/null && kill -CONT "$pid" 2>/dev/null || true
+        kill -TERM "$pid" 2>/dev/null || true
+        kill -CONT "$pid" 2>/dev/null || true
     done
     for ((i = 0; i < 50; i++)); do
         mapfile -t pids < <(our_processes)

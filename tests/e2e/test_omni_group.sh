@@ -28,10 +28,13 @@ done
 cat >"$config" <<END
 [group]
 name = dummy        ; a comment after a value
-run_dir = $dir/run
-shm_dir = $dir/shm
 n_engines = 1
 n_workers = 2
+
+[run]
+dir = $dir/run
+[shm]
+dir = $dir/shm
 END
 
 fail() { echo "$*"; exit 1; }
@@ -48,6 +51,17 @@ expect_ready() {
     grep -q "ready after" "$dir/out" || fail "up does not say ready: $1"
     [ "$(pids | wc -l)" -eq 5 ] || fail "$1: expected supervisord and 4 programs, found $(pids | wc -l)"
 }
+
+echo "0. a configuration for this machine: a worker per NUMA node with CPUs for us, and what was asked for"
+cpus=$(awk '/^Cpus_allowed_list:/ { print $2 }' /proc/self/status)
+mkdir -p "$dir/nodes/node0" "$dir/nodes/node1" "$dir/nodes/node2"
+echo "${cpus%%[-,]*}" >"$dir/nodes/node0/cpulist"
+echo "${cpus##*[-,]}" >"$dir/nodes/node1/cpulist"
+echo >"$dir/nodes/node2/cpulist" # memory only
+OMNI_SYSFS_NODES=$dir/nodes "$group" config --set engine.p_max=4 --set engine.p_max=8 >"$dir/out"
+grep -qx "n_workers=2" "$dir/out" && grep -qx "p_max=8" "$dir/out" && ! grep -q "p_max=4" "$dir/out" ||
+    { cat "$dir/out"; fail "generated configuration"; }
+"$group" config --attnd 5 | grep -qx "n_workers=5" || fail "--attnd"
 
 echo "1. up, status, up again, logs, down"
 expect_ready "first"

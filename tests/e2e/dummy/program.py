@@ -25,8 +25,8 @@ def option(name, default=""):
 CONFIG = configparser.ConfigParser(inline_comment_prefixes=(";", "#"))
 CONFIG.read(option("--config"))
 GROUP = CONFIG["group"]
-RUN = os.path.join(GROUP["run_dir"], GROUP["name"])
-SHM = os.path.join(GROUP["shm_dir"], GROUP["name"])
+RUN = os.path.join(CONFIG["run"]["dir"], GROUP["name"])
+SHM = os.path.join(CONFIG["shm"]["dir"], GROUP["name"])
 
 
 def part_name():

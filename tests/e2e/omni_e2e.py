@@ -1,0 +1,216 @@
+"""For end-to-end tests in Python: a group of real programs, started one by one.
+
+Unlike lib.sh there is no supervisor: the test itself starts, stops, kills and restarts programs, and
+so knows exactly which process serves when.
+
+    with Group(n_workers=2, settings={"engine.offload": "always"}) as group:
+        group.start()                       # all programs, and waits until they are ready
+        done = group.run([{"prompt": "hello", "max_tokens": 16}], cls="be")
+        group.signal("attnd-0", signal.SIGKILL)
+        group.start_program("attnd-0")
+    # leaving the block checks that every program ended and that no segment is left
+
+OMNI_BIN_DIR names the programs (ctest sets it).  A missing program skips the test (exit 77).
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BIN = os.environ.get("OMNI_BIN_DIR", os.path.join(ROOT, "build/release/bin"))
+# Sanitizers make programs several times slower; ctest's presets may raise this.
+PATIENCE = float(os.environ.get("OMNI_TEST_PATIENCE", "1"))
+PROGRAM_OF = {"router": "omni-router", "engine": "omni-gpu-engine", "attnd": "omni-cpu-attnd"}
+
+sys.path.insert(0, os.path.join(ROOT, "deploy/lib"))
+import group_probe  # noqa: E402  (one definition of "ready" for users and tests)
+
+
+def skip(reason):
+    print("skipped:", reason)
+    sys.exit(77)
+
+
+def program(name):
+    path = os.path.join(BIN, name)
+    if not os.access(path, os.X_OK):
+        skip(f"{path} is not built")
+    return path
+
+
+def demo_model():
+    """The real model, where ./tests/run or an earlier quickstart fetched it; else the test is skipped."""
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    path = os.environ.get("OMNI_DEMO_MODEL") or os.path.join(
+        cache, "omniserve/SmolLM2-135M-Instruct.Q4_1.gguf")
+    return path if os.path.isfile(path) else skip("no demo model (./tests/run fetches it)")
+
+
+def wait_until(condition, seconds, what):
+    end = time.monotonic() + seconds * PATIENCE
+    while not (value := condition()):
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {seconds * PATIENCE:.0f} s: {what}")
+        time.sleep(0.05)
+    return value
+
+
+class Group:
+    """One group in a folder of its own.  All methods may be called from one thread at a time."""
+
+    def __init__(self, n_workers=1, model=None, settings=None, env=None):
+        self.dir = tempfile.mkdtemp(prefix="omni-e2e.", dir="/tmp")
+        self.name = f"t{os.getpid()}"
+        self.shm = tempfile.mkdtemp(prefix="omni-e2e.", dir="/dev/shm")
+        self.config = os.path.join(self.dir, "group.ini")
+        self.n_workers = n_workers
+        self.env = dict(os.environ, **(env or {}))
+        self.running = {}
+        self.model = model or self.make_tiny_model()
+        self.write_config(settings or {})
+
+    def make_tiny_model(self):
+        path = os.path.join(self.dir, "tiny.gguf")
+        subprocess.run([program("omni-tiny-model"), path], check=True, stdout=subprocess.DEVNULL)
+        return path
+
+    def write_config(self, settings):
+        every = {"group.name": self.name, "group.n_workers": self.n_workers, "model.path": self.model,
+                 "run.dir": os.path.join(self.dir, "run"), "shm.dir": self.shm,
+                 "engine.kv_mb": 16, "worker.arena_mb": 16, **settings}
+        sections = {}
+        for key, value in every.items():
+            section, _, name = key.partition(".")
+            sections.setdefault(section, []).append(f"{name} = {value}\n")
+        os.makedirs(every["run.dir"], mode=0o700, exist_ok=True)
+        with open(self.config, "w", encoding="utf-8") as file:
+            for section, lines in sections.items():
+                file.write(f"[{section}]\n" + "".join(lines))
+
+    # ---- programs ----
+
+    def programs(self):
+        return ["router", "engine-0"] + [f"attnd-{i}" for i in range(self.n_workers)]
+
+    def start(self, seconds=30):
+        for name in self.programs():
+            if name not in self.running:
+                self.start_program(name)
+        self.wait_ready(seconds)
+
+    def start_program(self, name, env=None):
+        """(Re)starts one; env adds to the group's, for a fault point."""
+        kind, _, index = name.partition("-")
+        command = [program(PROGRAM_OF[kind]), "--config", self.config]
+        command += ["--index", index] if index else []
+        with open(os.path.join(self.dir, name + ".log"), "ab") as log:
+            self.running[name] = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=dict(self.env, **(env or {})))
+        return self.running[name]
+
+    def signal(self, name, number):
+        """Sends it; after SIGKILL or SIGTERM it also waits for the end."""
+        process = self.running[name]
+        process.send_signal(number)
+        if number in (signal.SIGKILL, signal.SIGTERM):
+            process.wait(10 * PATIENCE)
+            del self.running[name]
+
+    def wait_ready(self, seconds=30):
+        omni = program("omni")
+
+        def ready():
+            for name, process in self.running.items():
+                if process.poll() is not None:
+                    raise AssertionError(f"{name} ended with {process.returncode}\n{self.log(name)}")
+            status = group_probe.status_of(omni, self.config)
+            return not group_probe.missing_parts(status, 1, self.n_workers)
+        wait_until(ready, seconds, "group ready")
+
+    def log(self, name, lines=20):
+        try:
+            with open(os.path.join(self.dir, name + ".log"), encoding="utf-8", errors="replace") as file:
+                return "".join(file.readlines()[-lines:])
+        except FileNotFoundError:
+            return ""
+
+    # ---- the client ----
+
+    def omni(self, *arguments, **options):
+        return subprocess.run([program("omni"), *arguments, "--config", self.config],
+                              capture_output=True, text=True, check=False, **options)
+
+    def status(self):
+        return json.loads(self.omni("status", "--json").stdout)
+
+    def run_begin(self, requests, cls="be", chat=False):
+        """Starts `omni run` over the requests (dicts, as lines of a prompt file); see run_end."""
+        prompts = tempfile.NamedTemporaryFile("w", suffix=".jsonl", dir=self.dir, delete=False)
+        with prompts as file:
+            file.writelines(json.dumps(request) + "\n" for request in requests)
+        command = [program("omni"), "run", "--config", self.config, "--class", cls, "--json",
+                   "--prompt-file", prompts.name] + (["--chat"] if chat else [])
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def run_end(self, process, seconds=60):
+        """The results in the order of the requests; an AssertionError tells what the client said."""
+        out, err = process.communicate(timeout=seconds * PATIENCE)
+        done = [json.loads(line) for line in out.splitlines() if line.strip()]
+        if process.returncode != 0:
+            raise AssertionError(f"omni run: exit {process.returncode}\n{err}\n{out[-2000:]}")
+        return sorted(done, key=lambda one: one.get("index", 0))
+
+    def run(self, requests, cls="be", chat=False, seconds=60):
+        return self.run_end(self.run_begin(requests, cls, chat), seconds)
+
+    # ---- the end ----
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, trace):
+        left = self.stop_all()
+        if kind is not None:
+            for name in self.programs():
+                print(f"--- {name}\n{self.log(name)}", file=sys.stderr)
+        self.omni("clean")
+        segments = [os.path.join(where, one) for where, _, names in os.walk(self.shm) for one in names]
+        shutil.rmtree(self.shm, ignore_errors=True)
+        shutil.rmtree(self.dir, ignore_errors=True)
+        if kind is None:
+            assert not left, f"did not end on SIGTERM: {left}"
+            assert not segments, f"segments left: {segments}"
+
+    def stop_all(self):
+        """SIGTERM to all, SIGKILL to what does not end within 10 s; the names of those."""
+        left = []
+        for process in self.running.values():
+            process.send_signal(signal.SIGTERM)
+            process.send_signal(signal.SIGCONT)
+        for name, process in self.running.items():
+            try:
+                process.wait(10 * PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                left.append(name)
+        self.running.clear()
+        return left
+
+
+def watchdog(seconds):
+    """Ends the test with a stack trace rather than by ctest's SIGKILL, so that groups are cleaned up."""
+    def bark():
+        import faulthandler
+        faulthandler.dump_traceback()
+        os.kill(os.getpid(), signal.SIGINT)
+    timer = threading.Timer(seconds * PATIENCE, bark)
+    timer.daemon = True
+    timer.start()
