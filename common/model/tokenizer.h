@@ -3,8 +3,9 @@
  * Text is cut at special tokens, then into words by the pattern that the file names
  * (tokenizer.ggml.pre), then each word's bytes are merged pair by pair in order of rank.  Text is
  * any bytes: what is not UTF-8 is encoded byte by byte, and the pieces of an encoding put together
- * give the text back.  A vocabulary without a token for some byte is refused at open, unless it has
- * an unknown token to stand for it.
+ * give the text back.  The one exception is a byte for which the vocabulary has no token (SmolLM2's
+ * lacks 21: some control characters, and bytes that UTF-8 uses rarely or never): it gives nothing,
+ * as in llama.cpp, because the only other token at hand would be one that means the end of a text.
  *
  * Immutable after open: any number of threads may encode at once.  Encoding allocates scratch
  * memory (it is no part of a sweep); time is O(n log n) in the length of the longest word. */
@@ -48,6 +49,9 @@ int tokenizer_piece(const struct tokenizer *t, uint32_t id, const char **bytes, 
 
 uint32_t tokenizer_n_vocab(const struct tokenizer *t);
 size_t tokenizer_piece_bytes_max(const struct tokenizer *t);
+
+/* Is there a token for this byte alone?  If for all 256, any text survives encode and decode. */
+bool tokenizer_has_byte(const struct tokenizer *t, unsigned char byte);
 
 /* Tokens that are not text: a client should not see their names. */
 bool tokenizer_is_control(const struct tokenizer *t, uint32_t id);
