@@ -1,0 +1,317 @@
+/* dense_body.h - the dense kernels over virtual lanes; included once by each kernels_<isa>.c, after
+ * its v16 header, with
+ *   ROWS_FEW, ROWS_TILE  rows whose accumulators fit the registers beside expanded weights
+ *
+ * Every accumulator is one chain of v_fma in ascending k: the register tile's shape decides how
+ * many chains run side by side and never the order inside one.  Loops over rows and panels have
+ * constant bounds once inlined, so that the accumulators are registers. */
+#ifndef OMNI_COMMON_COMPUTE_DENSE_BODY_H
+#define OMNI_COMMON_COMPUTE_DENSE_BODY_H
+
+#include "common/compute/kernels.h"
+
+/* One row alone has too few chains to cover the latency of a multiply-add: two panels at once. */
+enum { FEW_PANELS = 2 };
+
+/* The accumulators of up to ROWS_FEW rows; [row][panel * 2 + half]. */
+struct few_acc {
+    v16 v[ROWS_FEW][2 * FEW_PANELS];
+};
+
+/* A loop over registers: it must be unrolled completely, or they would live in memory. */
+#ifdef __clang__
+#define foreach(i, n) _Pragma("unroll") for (uint32_t i = 0; i < (n); i++)
+#else
+#define foreach(i, n) _Pragma("GCC unroll 16") for (uint32_t i = 0; i < (n); i++)
+#endif
+
+V_INLINE void few_load(struct few_acc *a, const float *y, size_t ldy, uint32_t n_rows,
+                       uint32_t n_halves)
+{
+    foreach (r, n_rows) {
+        foreach (h, n_halves)
+            a->v[r][h] = v_load(y + r * ldy + 16 * h);
+    }
+}
+
+V_INLINE void few_store(const struct few_acc *a, float *y, size_t ldy, uint32_t n_rows,
+                        uint32_t n_halves)
+{
+    foreach (r, n_rows) {
+        foreach (h, n_halves)
+            v_store(y + r * ldy + 16 * h, a->v[r][h]);
+    }
+}
+
+/* One k: w holds its weights, x points at row 0's element. */
+V_INLINE void few_step(struct few_acc *a, const v16 *w, const float *x, size_t ldx, uint32_t n_rows,
+                       uint32_t n_halves)
+{
+    foreach (r, n_rows) {
+        v16 xr = v_set1(x[r * ldx]);
+
+        foreach (h, n_halves)
+            a->v[r][h] = v_fma(xr, w[h], a->v[r][h]);
+    }
+}
+
+/* Where half h (16 outputs) of panel group element h/2 begins, for `bytes` per 16 outputs. */
+V_INLINE const uint8_t *half_at(const uint8_t *panels, size_t panel_bytes, uint32_t h, size_t bytes)
+{
+    return panels + (h / 2) * panel_bytes + (h % 2) * bytes;
+}
+
+V_INLINE void few_f32(struct few_acc *a, const uint8_t *p, size_t panel_bytes, uint32_t k,
+                      const float *x, size_t ldx, uint32_t n_rows, uint32_t n_halves)
+{
+    v16 w[2 * FEW_PANELS];
+
+    for (uint32_t i = 0; i < k; i++, p += 128) {
+        foreach (h, n_halves)
+            w[h] = v_load((const float *)(const void *)half_at(p, panel_bytes, h, 64));
+        few_step(a, w, x + i, ldx, n_rows, n_halves);
+    }
+}
+
+V_INLINE void few_f16(struct few_acc *a, const uint8_t *p, size_t panel_bytes, uint32_t k,
+                      const float *x, size_t ldx, uint32_t n_rows, uint32_t n_halves)
+{
+    v16 w[2 * FEW_PANELS];
+
+    for (uint32_t i = 0; i < k; i++, p += 64) {
+        foreach (h, n_halves)
+            w[h] = v_load_f16((const uint16_t *)(const void *)half_at(p, panel_bytes, h, 32));
+        few_step(a, w, x + i, ldx, n_rows, n_halves);
+    }
+}
+
+/* The 16 f16 scales of half h, and where its quantised values begin. */
+V_INLINE v16 scales_at(const uint8_t *block, size_t panel_bytes, uint32_t h)
+{
+    return v_load_f16((const uint16_t *)(const void *)half_at(block, panel_bytes, h, 32));
+}
+
+V_INLINE void few_q8_0(struct few_acc *a, const uint8_t *p, size_t panel_bytes, uint32_t k,
+                       const float *x, size_t ldx, uint32_t n_rows, uint32_t n_halves)
+{
+    v16 d[2 * FEW_PANELS], w[2 * FEW_PANELS];
+
+    for (uint32_t b = 0; b < k; b += 32, p += PANEL_Q8_BYTES) {
+        foreach (h, n_halves)
+            d[h] = scales_at(p, panel_bytes, h);
+        for (uint32_t i = 0; i < 32; i++) {
+            const uint8_t *q = p + 64 + 32 * i;
+
+            foreach (h, n_halves)
+                w[h] = v_mul(d[h], v_load_i8((const int8_t *)half_at(q, panel_bytes, h, 16)));
+            few_step(a, w, x + b + i, ldx, n_rows, n_halves);
+        }
+    }
+}
+
+/* Eight k out of eight nibbles per output.
+ * d * q has at most 15 significant bits, so it is exact and the fused d*q + m rounds once, as
+ * multiplying and then adding does. */
+V_INLINE void few_nibbles(struct few_acc *a, v16i *q, const v16 *d, const v16 *m, const float *x,
+                          size_t ldx, uint32_t n_rows, uint32_t n_halves)
+{
+    v16 w[2 * FEW_PANELS];
+
+    foreach (i, 8) {
+        foreach (h, n_halves) {
+            w[h] = v_fma(v_nibble(q[h]), d[h], m[h]);
+            q[h] = vi_shift4(q[h]);
+        }
+        few_step(a, w, x + i, ldx, n_rows, n_halves);
+    }
+}
+
+V_INLINE void few_q4_1(struct few_acc *a, const uint8_t *p, size_t panel_bytes, uint32_t k,
+                       const float *x, size_t ldx, uint32_t n_rows, uint32_t n_halves)
+{
+    v16 d[2 * FEW_PANELS], m[2 * FEW_PANELS];
+    v16i q[2 * FEW_PANELS];
+
+    for (uint32_t b = 0; b < k; b += 32, p += PANEL_Q4_BYTES) {
+        foreach (h, n_halves) {
+            d[h] = scales_at(p, panel_bytes, h);
+            m[h] = scales_at(p + 64, panel_bytes, h);
+        }
+        for (uint32_t s = 0; s < 32; s += 8) {
+            foreach (h, n_halves)
+                q[h] = vi_load(
+                    (const uint32_t *)(const void *)half_at(p + 128 + 16 * s, panel_bytes, h, 64));
+            few_nibbles(a, q, d, m, x + b + s, ldx, n_rows, n_halves);
+        }
+    }
+}
+
+V_INLINE void few_block(enum weight_type type, const uint8_t *p, size_t panel_bytes, uint32_t k,
+                        const float *x, size_t ldx, float *y, size_t ldy, uint32_t n_rows,
+                        uint32_t n_halves)
+{
+    struct few_acc a;
+
+    few_load(&a, y, ldy, n_rows, n_halves);
+    if (type == WEIGHT_F32)
+        few_f32(&a, p, panel_bytes, k, x, ldx, n_rows, n_halves);
+    else if (type == WEIGHT_F16)
+        few_f16(&a, p, panel_bytes, k, x, ldx, n_rows, n_halves);
+    else if (type == WEIGHT_Q8_0)
+        few_q8_0(&a, p, panel_bytes, k, x, ldx, n_rows, n_halves);
+    else
+        few_q4_1(&a, p, panel_bytes, k, x, ldx, n_rows, n_halves);
+    few_store(&a, y, ldy, n_rows, n_halves);
+}
+
+/* A function per number of rows, so that each is compiled with constant bounds. */
+#define FEW_ROWS(n)                                                                                \
+    static void few_##n(enum weight_type type, const uint8_t *p, size_t panel_bytes, uint32_t k,   \
+                        const float *x, size_t ldx, float *y, size_t ldy)                          \
+    {                                                                                              \
+        few_block(type, p, panel_bytes, k, x, ldx, y, ldy, n, 2);                                  \
+    }
+FEW_ROWS(1)
+FEW_ROWS(2)
+FEW_ROWS(3)
+#if ROWS_FEW > 3
+FEW_ROWS(4)
+FEW_ROWS(5)
+FEW_ROWS(6)
+FEW_ROWS(7)
+FEW_ROWS(8)
+#endif
+
+static void few_1_paired(enum weight_type type, const uint8_t *p, size_t panel_bytes, uint32_t k,
+                         const float *x, float *y)
+{
+    few_block(type, p, panel_bytes, k, x, 0, y, 0, 1, 2 * FEW_PANELS);
+}
+
+typedef void few_fn(enum weight_type type, const uint8_t *p, size_t panel_bytes, uint32_t k,
+                    const float *x, size_t ldx, float *y, size_t ldy);
+
+static few_fn *const few_table[ROWS_FEW] = {
+    few_1, few_2, few_3,
+#if ROWS_FEW > 3
+    few_4, few_5, few_6, few_7, few_8,
+#endif
+};
+
+static void dense_few(enum weight_type type, const uint8_t *panels, size_t panel_bytes,
+                      uint32_t n_panels, uint32_t k, const float *x, size_t ldx, uint32_t n_rows,
+                      float *y, size_t ldy)
+{
+    uint32_t i = 0;
+
+    if (n_rows == 1)
+        for (; i + FEW_PANELS <= n_panels; i += FEW_PANELS)
+            few_1_paired(type, panels + i * panel_bytes, panel_bytes, k, x, y + 32 * i);
+    for (; i < n_panels; i++)
+        few_table[n_rows - 1](type, panels + i * panel_bytes, panel_bytes, k, x, ldx, y + 32 * i,
+                              ldy);
+}
+
+V_INLINE void expand_q8_0(const uint8_t *p, float *w)
+{
+    v16 d[2] = {scales_at(p, 0, 0), scales_at(p, 0, 1)};
+
+    for (uint32_t i = 0; i < 32; i++)
+        for (uint32_t h = 0; h < 2; h++)
+            v_store(w + 32 * i + 16 * h,
+                    v_mul(d[h], v_load_i8((const int8_t *)p + 64 + 32 * i + 16 * h)));
+}
+
+V_INLINE void expand_q4_1(const uint8_t *p, float *w)
+{
+    for (uint32_t h = 0; h < 2; h++) {
+        v16 d = scales_at(p, 0, h), m = scales_at(p + 64, 0, h);
+
+        for (uint32_t s = 0; s < 4; s++) {
+            v16i q = vi_load((const uint32_t *)(const void *)(p + 128 + 128 * s + 64 * h));
+
+            for (uint32_t i = 0; i < 8; i++, q = vi_shift4(q))
+                v_store(w + 32 * (8 * s + i) + 16 * h, v_fma(v_nibble(q), d, m));
+        }
+    }
+}
+
+static void dense_expand(enum weight_type type, const uint8_t *panel, uint32_t k0, uint32_t n,
+                         float *w)
+{
+    const uint16_t *half = (const uint16_t *)(const void *)panel + 32 * (size_t)k0;
+
+    if (type == WEIGHT_F16)
+        for (uint32_t i = 0; i < 2 * n; i++)
+            v_store(w + 16 * i, v_load_f16(half + 16 * i));
+    else if (type == WEIGHT_Q8_0)
+        for (uint32_t b = 0; b < n / 32; b++)
+            expand_q8_0(panel + (k0 / 32 + b) * (size_t)PANEL_Q8_BYTES, w + 1024 * b);
+    else if (type == WEIGHT_Q4_1)
+        for (uint32_t b = 0; b < n / 32; b++)
+            expand_q4_1(panel + (k0 / 32 + b) * (size_t)PANEL_Q4_BYTES, w + 1024 * b);
+}
+
+V_INLINE void tile_block(const float *w, size_t ldw, uint32_t n, const float *x, size_t ldx,
+                         float *y, size_t ldy, uint32_t n_rows)
+{
+    v16 acc[ROWS_TILE][2];
+
+    foreach (r, n_rows) {
+        acc[r][0] = v_load(y + r * ldy);
+        acc[r][1] = v_load(y + r * ldy + 16);
+    }
+    for (uint32_t k = 0; k < n; k++, w += ldw) {
+        v16 w0 = v_load(w), w1 = v_load(w + 16);
+
+        foreach (r, n_rows) {
+            v16 xr = v_set1(x[r * ldx + k]);
+
+            acc[r][0] = v_fma(xr, w0, acc[r][0]);
+            acc[r][1] = v_fma(xr, w1, acc[r][1]);
+        }
+    }
+    foreach (r, n_rows) {
+        v_store(y + r * ldy, acc[r][0]);
+        v_store(y + r * ldy + 16, acc[r][1]);
+    }
+}
+
+#define TILE_ROWS(rows)                                                                            \
+    static void tile_##rows(const float *w, size_t ldw, uint32_t n, const float *x, size_t ldx,    \
+                            float *y, size_t ldy)                                                  \
+    {                                                                                              \
+        tile_block(w, ldw, n, x, ldx, y, ldy, rows);                                               \
+    }
+TILE_ROWS(1)
+TILE_ROWS(2)
+TILE_ROWS(3)
+#if ROWS_TILE > 3
+TILE_ROWS(4)
+TILE_ROWS(5)
+TILE_ROWS(6)
+TILE_ROWS(7)
+TILE_ROWS(8)
+TILE_ROWS(9)
+TILE_ROWS(10)
+TILE_ROWS(11)
+TILE_ROWS(12)
+#endif
+
+typedef void tile_fn(const float *w, size_t ldw, uint32_t n, const float *x, size_t ldx, float *y,
+                     size_t ldy);
+
+static tile_fn *const tile_table[ROWS_TILE] = {
+    tile_1, tile_2, tile_3,
+#if ROWS_TILE > 3
+    tile_4, tile_5, tile_6, tile_7, tile_8, tile_9, tile_10, tile_11, tile_12,
+#endif
+};
+
+static void dense_tile(uint32_t n_rows, const float *w, size_t ldw, uint32_t n, const float *x,
+                       size_t ldx, float *y, size_t ldy)
+{
+    tile_table[n_rows - 1](w, ldw, n, x, ldx, y, ldy);
+}
+
+#endif

@@ -1,0 +1,85 @@
+#include "common/compute/isa.h"
+
+#include <cpuid.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/log.h"
+
+static const char *const isa_names[ISA_COUNT] = {"ref", "avx2", "avx512"};
+
+const char *isa_name(enum isa isa)
+{
+    return isa < ISA_COUNT ? isa_names[isa] : "?";
+}
+
+/* __builtin_cpu_supports does not know f16c everywhere; it was introduced with AVX's saved state,
+ * so that the operating system's support is the one that avx2 implies. */
+static bool cpu_has_f16c(void)
+{
+    unsigned eax, ebx, ecx, edx;
+
+    return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+}
+
+bool isa_supported(enum isa isa)
+{
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && cpu_has_f16c();
+
+    switch (isa) {
+    case ISA_REF:
+        return true;
+    case ISA_AVX2:
+        return avx2;
+    case ISA_AVX512:
+        return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+               __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+    case ISA_COUNT:
+        break;
+    }
+    return false;
+}
+
+static enum isa isa_best(void)
+{
+    if (isa_supported(ISA_AVX512))
+        return ISA_AVX512;
+    return isa_supported(ISA_AVX2) ? ISA_AVX2 : ISA_REF;
+}
+
+int isa_detect(enum isa *out)
+{
+    const char *name = getenv("OMNI_ISA");
+    int isa = 0;
+
+    *out = isa_best();
+    if (name == NULL || name[0] == '\0')
+        return 0;
+    while (isa < ISA_COUNT && strcmp(name, isa_names[isa]) != 0)
+        isa++;
+    if (isa == ISA_COUNT) {
+        log_error("isa_unknown", "OMNI_ISA=%s expected=ref|avx2|avx512", name);
+        return -EINVAL;
+    }
+    if (!isa_supported((enum isa)isa)) {
+        log_error("isa_unsupported", "OMNI_ISA=%s best_of_this_cpu=%s", name, isa_name(*out));
+        return -ENOTSUP;
+    }
+    *out = (enum isa)isa;
+    return 0;
+}
+
+const char *isa_openblas_coretype(enum isa isa)
+{
+    switch (isa) {
+    case ISA_AVX512:
+        return "SkylakeX";
+    case ISA_AVX2:
+        return "Haswell";
+    case ISA_REF:
+    case ISA_COUNT:
+        break;
+    }
+    return "Prescott";
+}

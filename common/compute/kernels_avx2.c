@@ -1,0 +1,12 @@
+/* The kernels in AVX2, FMA and F16C: 16 registers of 8 lanes. */
+#include "common/compute/v16_avx2.h"
+
+/* 3 rows x 32 outputs = 12 accumulators of 16 registers. */
+#define ROWS_FEW     3
+#define ROWS_TILE    3
+#define SCORE_ROWS   2
+#define SCORE_TOKENS 2
+
+#include "common/compute/kernels_body.h"
+
+const struct kernels kernels_avx2 = KERNELS_TABLE;

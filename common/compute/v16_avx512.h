@@ -1,0 +1,148 @@
+/* v16_avx512.h - the 16 virtual lanes as one AVX-512 register; see v16_ref.h for the meaning.
+ * Included by kernels_avx512.c alone. */
+#ifndef OMNI_COMMON_COMPUTE_V16_AVX512_H
+#define OMNI_COMMON_COMPUTE_V16_AVX512_H
+
+#include <immintrin.h>
+#include <stdint.h>
+
+#define V_INLINE static inline __attribute__((always_inline, unused))
+
+typedef __m512 v16;
+typedef __m512i v16i;
+
+V_INLINE v16 v_set1(float x)
+{
+    return _mm512_set1_ps(x);
+}
+V_INLINE v16 v_load(const float *p)
+{
+    return _mm512_loadu_ps(p);
+}
+V_INLINE void v_store(float *p, v16 a)
+{
+    _mm512_storeu_ps(p, a);
+}
+V_INLINE v16 v_fma(v16 a, v16 b, v16 c)
+{
+    return _mm512_fmadd_ps(a, b, c);
+}
+V_INLINE v16 v_add(v16 a, v16 b)
+{
+    return _mm512_add_ps(a, b);
+}
+V_INLINE v16 v_sub(v16 a, v16 b)
+{
+    return _mm512_sub_ps(a, b);
+}
+V_INLINE v16 v_mul(v16 a, v16 b)
+{
+    return _mm512_mul_ps(a, b);
+}
+V_INLINE v16 v_div(v16 a, v16 b)
+{
+    return _mm512_div_ps(a, b);
+}
+V_INLINE v16 v_max(v16 a, v16 b)
+{
+    return _mm512_max_ps(a, b);
+}
+V_INLINE v16 v_min(v16 a, v16 b)
+{
+    return _mm512_min_ps(a, b);
+}
+V_INLINE v16 v_zero_below(v16 a, v16 x, v16 limit)
+{
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, limit, _CMP_NLT_UQ), a);
+}
+V_INLINE v16 v_pow2(v16 n)
+{
+    __m512i e = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
+
+    return _mm512_castsi512_ps(_mm512_slli_epi32(e, 23));
+}
+V_INLINE v16 v_load_f16(const uint16_t *p)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
+}
+V_INLINE v16 v_load_bf16(const uint16_t *p)
+{
+    __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
+
+    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
+V_INLINE v16 v_load_i8(const int8_t *p)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
+}
+V_INLINE v16i vi_load(const uint32_t *p)
+{
+    return _mm512_loadu_si512(p);
+}
+V_INLINE v16i vi_shift4(v16i a)
+{
+    return _mm512_srli_epi32(a, 4);
+}
+/* A table look-up takes the low four bits by itself: one instruction instead of mask and convert.
+ */
+V_INLINE v16 v_nibble(v16i a)
+{
+    const __m512 table = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+
+    return _mm512_permutexvar_ps(a, table);
+}
+
+V_INLINE __m128 v_fold_sum(v16 a)
+{
+    __m256 b = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+
+    return _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
+}
+V_INLINE float v_sum(v16 a)
+{
+    __m128 b = v_fold_sum(a);
+
+    b = _mm_add_ps(b, _mm_movehl_ps(b, b));
+    return _mm_cvtss_f32(_mm_add_ss(b, _mm_movehdup_ps(b)));
+}
+V_INLINE float v_top(v16 a)
+{
+    __m256 b = _mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+    __m128 c = _mm_max_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
+
+    c = _mm_max_ps(c, _mm_movehl_ps(c, c));
+    return _mm_cvtss_f32(_mm_max_ss(c, _mm_movehdup_ps(c)));
+}
+
+/* The four levels of v_sum, two vectors into one at each: lanes +8, +4, +2, +1. */
+V_INLINE v16 v_pair8(v16 a, v16 b)
+{
+    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xEE));
+}
+V_INLINE v16 v_pair4(v16 a, v16 b)
+{
+    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xDD));
+}
+V_INLINE v16 v_pair2(v16 a, v16 b)
+{
+    return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xEE));
+}
+V_INLINE v16 v_pair1(v16 a, v16 b)
+{
+    return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xDD));
+}
+/* Vectors i, i+4, i+8, i+12 folded to one: four lanes of each, in that order. */
+V_INLINE v16 v_quad(const float *p, int i)
+{
+    v16 lo = v_pair8(v_load(p + 16 * i), v_load(p + 16 * (i + 4)));
+    v16 hi = v_pair8(v_load(p + 16 * (i + 8)), v_load(p + 16 * (i + 12)));
+
+    return v_pair4(lo, hi);
+}
+/* The order of the quads makes the sums come out in the order of the vectors. */
+V_INLINE v16 v_sum16(const float *p)
+{
+    return v_pair1(v_pair2(v_quad(p, 0), v_quad(p, 1)), v_pair2(v_quad(p, 2), v_quad(p, 3)));
+}
+
+#endif
