@@ -1,7 +1,7 @@
 /* outbox.h - a bounded queue of encoded messages in front of a socket that may not block.
  *
- * Whoever has something to say pushes; whoever owns the socket flushes, at once and again whenever
- * the peer may have room (nanomsg has no descriptor that says so dependably, so: at every tick).
+ * Whoever has something to say pushes; whoever owns the socket flushes, at once and again when
+ * wire_poll_send_fd says that the peer has room.
  * Full means that the peer is slow: the owner disconnects it after a time of its choosing, see
  * outbox_stuck_ns.  Messages keep their order, and are encoded right into the queue.
  *

@@ -19,7 +19,7 @@ enum {
     REQ_RESEND_MS = 600000, /* the client asks again itself, on its own clock */
 };
 
-/* ---- Addresses and directories ----------------------------------------------------------------
+/* ---- Addresses ----------------------------------------------------------------
  */
 
 static int print_checked(char *out, size_t cap, int n)
@@ -49,39 +49,6 @@ int wire_url(char out[WIRE_URL_BYTES], const char *run_dir, const char *group, c
 int wire_url_router(char out[WIRE_URL_BYTES], const char *run_dir, const char *group)
 {
     return wire_url(out, run_dir, group, "router.sock");
-}
-
-static int make_parents(const char *path)
-{
-    char part[WIRE_URL_BYTES];
-    size_t n = strlen(path);
-
-    if (n == 0 || n >= sizeof part)
-        return n == 0 ? -EINVAL : -ENAMETOOLONG;
-    memcpy(part, path, n + 1);
-    for (size_t i = 1; i <= n; i++) {
-        if (part[i] != '/' && part[i] != '\0')
-            continue;
-        part[i] = '\0';
-        if (mkdir(part, 0700) != 0 && errno != EEXIST)
-            return -errno;
-        part[i] = path[i];
-    }
-    return 0;
-}
-
-int wire_dir_ensure(const char *path)
-{
-    struct stat st;
-    int err = make_parents(path);
-
-    if (err != 0)
-        return err;
-    if (stat(path, &st) != 0)
-        return -errno;
-    if (!S_ISDIR(st.st_mode))
-        return -ENOTDIR;
-    return st.st_uid == getuid() && (st.st_mode & 022) == 0 ? 0 : -EPERM;
 }
 
 int wire_url_check(const char *url)
@@ -202,14 +169,22 @@ void wire_release(void *message)
     nn_freemsg(message);
 }
 
-int wire_poll_fd(int sock)
+static int get_fd(int sock, int option)
 {
     int fd = -1;
     size_t bytes = sizeof fd;
 
-    if (nn_getsockopt(sock, NN_SOL_SOCKET, NN_RCVFD, &fd, &bytes) != 0)
-        return -nn_errno();
-    return fd;
+    return nn_getsockopt(sock, NN_SOL_SOCKET, option, &fd, &bytes) == 0 ? fd : -nn_errno();
+}
+
+int wire_poll_fd(int sock)
+{
+    return get_fd(sock, NN_RCVFD);
+}
+
+int wire_poll_send_fd(int sock)
+{
+    return get_fd(sock, NN_SNDFD);
 }
 
 int wire_connections(int sock)

@@ -34,10 +34,6 @@ int wire_url(char out[WIRE_URL_BYTES], const char *run_dir, const char *group, c
 /* The address on which a group's router answers hello. */
 int wire_url_router(char out[WIRE_URL_BYTES], const char *run_dir, const char *group);
 
-/* Makes path and its parents, mode 0700.  -EPERM where path belongs to somebody else or others may
- * write there: a socket in it could be replaced. */
-int wire_dir_ensure(const char *path);
-
 /* -ENAMETOOLONG or -EINVAL (neither ipc:// nor tcp://) for addresses nanomsg would not survive. */
 int wire_url_check(const char *url);
 
@@ -61,6 +57,9 @@ void wire_release(void *message);
 
 /* Readable when wire_recv would give something; valid until wire_close. */
 int wire_poll_fd(int sock);
+
+/* Readable when wire_send would not say -EAGAIN. */
+int wire_poll_send_fd(int sock);
 
 /* Established connections now: 0 means that the peer of a PAIR is not there. */
 int wire_connections(int sock);
