@@ -1,0 +1,93 @@
+/* summary.c - see summary.h. */
+#include "tests/gpu/summary.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct figure {
+    const char *key;
+    const char *unit;
+    const char *what;
+};
+
+/* In the order of the table and of the last line: what the design and the CUDA device are decided
+ * by. */
+static const struct figure FIGURES[] = {
+    {"copy_gbps", "GB/s", "device copy, read + written"},
+    {"read_gbps", "GB/s", "device read"},
+    {"gemm_bf16_tflops", "TFLOP/s", "bf16 GEMM 8192^3"},
+    {"gemm_rows1_gbps", "GB/s", "bf16 GEMM, 1 row, weights streamed"},
+    {"gemm_rows64_gbps", "GB/s", "bf16 GEMM, 64 rows, weights streamed"},
+    {"h2d_gbps", "GB/s", "copy engine, host to device"},
+    {"d2h_gbps", "GB/s", "copy engine, device to host"},
+    {"duplex_gbps", "GB/s", "copy engines, both ways together"},
+    {"zc_read_gbps", "GB/s", "kernel reads pinned memory"},
+    {"zc_write_gbps", "GB/s", "kernel writes pinned memory"},
+    {"zc_duplex_gbps", "GB/s", "kernels, both ways together"},
+    {"zc_rows_out_8k_x8_us", "us", "kernel writes 8 rows of 8 KiB"},
+    {"zc_rows_in_8k_x8_us", "us", "kernel reads 8 rows of 8 KiB"},
+    {"zc_rows_out_8k_x400_us", "us", "kernel writes 400 rows of 8 KiB"},
+    {"zc_rows_in_8k_x400_us", "us", "kernel reads 400 rows of 8 KiB"},
+    {"pinned_load_us", "us", "one load of pinned memory"},
+    {"poll_words1024_us", "us", "one block reads 1024 done words"},
+    {"flag_rtt_us", "us", "flag round trip, median"},
+    {"flag_rtt_p99_us", "us", "flag round trip, p99"},
+    {"flag_payload8k_rtt_us", "us", "8 KiB there and back, median"},
+    {"kernel_end_host_writes", "", "kernel's end and its host writes"},
+    {"graph320_launch_us", "us", "graph of 320 nodes, host per launch"},
+    {"graph320_node_us", "us", "graph of 320 nodes, device per node"},
+    {"plain_launch_us", "us", "plain launch, host"},
+    {"register_1g_s_per_gb", "s/GB", "cudaHostRegister, shared memory"},
+    {"unregister_1g_s_per_gb", "s/GB", "cudaHostUnregister"},
+    {"ipc_open_us", "us", "CUDA IPC open"},
+    {"ipc_read_gbps", "GB/s", "device read through CUDA IPC"},
+};
+enum { N_FIGURES = sizeof FIGURES / sizeof FIGURES[0] };
+
+/* Errors are errors, and what was never reached too. */
+static const char *figure_value(const struct report_table *table, const struct figure *figure)
+{
+    const char *value = report_find(table, figure->key);
+    return value && strncmp(value, "error:", 6) ? value : "error";
+}
+
+static void table_write(struct report *report, const struct report_table *table)
+{
+    const char *device = report_find(table, "device");
+    report_line(report, "\n%s", device ? device : "unknown device");
+    for (size_t i = 0; i < N_FIGURES; i++)
+        report_line(report, "  %-38s %12s %s", FIGURES[i].what, figure_value(table, &FIGURES[i]),
+                    FIGURES[i].unit);
+    for (size_t i = 0; i < table->n; i++)
+        if (!strncmp(table->entry[i].value, "error:", 6))
+            report_line(report, "  failed: %s (%s)", table->entry[i].key,
+                        table->entry[i].value + 6);
+    report_line(report, "%s", "");
+}
+
+static void last_line_write(struct report *report, const struct report_table *table)
+{
+    char line[4000];
+    size_t n = 0;
+    for (size_t i = 0; i < N_FIGURES && n < sizeof line; i++)
+        n += (size_t)snprintf(line + n, sizeof line - n, "%s%s=%s", i ? " " : "", FIGURES[i].key,
+                              figure_value(table, &FIGURES[i]));
+    report_line(report, "%s", line);
+}
+
+int summary_write(struct report *report, const char *path)
+{
+    struct report_table *table = malloc(sizeof *table);
+    int n_errors = 1;
+    const int rc = table ? report_load(path, table) : -1;
+    if (rc) {
+        report_error(report, "summary", "%s", "the results file cannot be read back");
+    } else {
+        n_errors = (int)report_count_errors(table);
+        table_write(report, table);
+        last_line_write(report, table);
+    }
+    free(table);
+    return n_errors;
+}
