@@ -6,7 +6,7 @@
 
 OMNI_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 
-say() { printf '%s\n' "$*" >&2; }
+say() { printf "%s\n" "$@" >&2; }
 warn() { printf 'warning: %s\n' "$*" >&2; }
 
 # die MESSAGE...: every argument on a line of its own; the first says what failed, the rest how to mend it.
