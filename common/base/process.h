@@ -12,9 +12,9 @@
 
 #include "common/base/error.h"
 
-/* Asks for SIGTERM when the parent dies, so that a killed supervisor leaves nothing behind; -ESRCH
- * if the parent had died before (the caller exits).  Only if OMNI_PARENT_PID or want says so: a
- * program started by hand in a shell must survive it. */
+/* The kernel kills this process when its parent (the supervisor) ends, however that happens, so
+ * that nothing is left behind.  expected_parent: getppid() as first thing in main; -ESRCH if the
+ * parent has ended meanwhile (the caller exits). */
 int process_die_with_parent(pid_t expected_parent);
 
 /* Start time of a process in clock ticks since boot (/proc/<pid>/stat, field 22): with the pid it
@@ -49,6 +49,9 @@ int process_ipc_address(const char *dir, const char *name, char *out, size_t out
 /* One process per (dir, name): takes <dir>/<name>.lock for life.  The descriptor, or -EBUSY with
  * the holder's pid in the text, or -errno. */
 int process_lock(const char *dir, const char *name, struct error *err);
+
+/* Makes dir with mode 0700 whatever the umask; one that exists is left alone.  0 or -errno. */
+int process_make_dir(const char *dir);
 
 /* Makes dir (one level) with mode 0700 or checks that it is ours alone; symbolic links are refused.
  */

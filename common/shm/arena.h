@@ -22,10 +22,13 @@ struct arena {
 };
 #define ARENA_NONE ((struct arena){.segment = {.fd = -1}})
 
-/* Engine: takes over a fitting arena (same geometry, same number of blocks), else creates one.
- * n_blocks such that the segment's size is about bytes: arena_blocks_for. */
+/* Engine: with reuse, takes over a fitting arena that is there (same geometry, same number of
+ * blocks); else creates one (n_blocks: arena_blocks_for).  reuse must be false if the job table
+ * of the same worker was created anew: a worker may still run jobs of the old table, and would
+ * write into the old arena. */
 int arena_open(struct arena *a, const char *dir, uint32_t engine_idx, uint32_t worker_idx,
-               const struct kv_geometry *g, uint32_t n_blocks, int numa_node, struct error *err);
+               const struct kv_geometry *g, uint32_t n_blocks, bool reuse, int numa_node,
+               struct error *err);
 
 /* Worker, read-write; tool, read-only.  Errors as segment_attach. */
 int arena_attach(struct arena *a, const char *dir, uint32_t engine_idx, uint32_t worker_idx,

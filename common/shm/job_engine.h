@@ -5,6 +5,7 @@
 #define OMNI_COMMON_SHM_JOB_ENGINE_H
 
 #include "common/shm/job_table.h"
+#include "common/shm/peer.h"
 
 struct job_desc {
     uint32_t seq_idx, seq_gen;
@@ -72,6 +73,11 @@ uint32_t job_engine_poll(struct job_table *t, uint32_t *slots, uint32_t n);
  * somebody rings the bell.  spin_until_ns as in bell.h. */
 bool job_engine_wait(struct engine_page *page, struct job_table *const *tables, uint32_t n,
                      const struct bell_wait *also_and_times);
+
+/* Binds peer to the worker that the table names now, looks at it and at its heartbeat; kills it
+ * when it has been late for too long (peer.h).  For deciding who gets work; never for reclaiming.
+ */
+enum peer_state job_engine_poll_peer(const struct job_table *t, struct peer *peer, uint64_t now_ns);
 
 /* Is a worker attached?  The kernel's answer (its role lock), not a heartbeat's. */
 bool job_engine_worker_attached(const struct job_table *t);

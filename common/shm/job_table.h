@@ -42,6 +42,7 @@ struct job_table {
     uint32_t epoch;                /* engine: its own; worker: the one it acknowledged */
     uint32_t overflows_seen;       /* of the other side's overflow counter */
     uint32_t scan_next;            /* slot where a running scan goes on; n_slots = none runs */
+    bool first_scan;               /* worker: the running scan is that of the attach */
     bool created;                  /* engine: the segment is new, not taken over */
     uint64_t *started; /* worker, private: [n_slots] 1 << 32 | generation last handed out */
 };

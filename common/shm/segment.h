@@ -41,6 +41,8 @@ struct segment {
     int fd;
     bool writable;
     bool published; /* the temporary name is gone */
+    int bound_node; /* create: its pages are on this node; SEGMENT_ANY_NODE: not bound (or refused)
+                     */
     dev_t dev;
     ino_t ino;
     char path[SEGMENT_PATH_MAX];
@@ -74,6 +76,10 @@ int segment_attach(struct segment *s, const struct segment_spec *expect, bool wr
 
 /* Unmaps and unlocks; an unpublished segment is removed.  Safe on SEGMENT_NONE, and twice. */
 void segment_detach(struct segment *s);
+
+/* Removes the name so that its memory is freed when the last process lets go; 0 or -errno.  For an
+ * engine that is about to create anew: two copies may not fit. */
+int segment_remove(const char *dir, const char *name);
 
 /* Does the name still lead to the file that is mapped?  One stat(2). */
 bool segment_is_current(const struct segment *s);

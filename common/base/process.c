@@ -1,0 +1,225 @@
+#include "common/base/process.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/file.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* Signal handlers have no argument: these two are what they must reach. */
+static _Atomic int stop_requested;
+static _Atomic int stop_fd = -1;
+
+int process_die_with_parent(pid_t expected_parent)
+{
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0)
+        return -errno;
+    /* It may have ended before the call above: then no signal will ever come. */
+    return getppid() == expected_parent ? 0 : -ESRCH;
+}
+
+int process_start_ticks(pid_t pid, uint64_t *ticks)
+{
+    char path[32], text[1024];
+    const char *p;
+    ssize_t n;
+    int fd;
+
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return errno == ENOENT ? -ESRCH : -errno;
+    n = read(fd, text, sizeof text - 1);
+    close(fd);
+    if (n <= 0)
+        return -ESRCH;
+    text[n] = '\0';
+    /* Field 2, the name, may hold blanks and parentheses: count from its last ')'. */
+    p = strrchr(text, ')');
+    for (int field = 2; p != NULL && field < 22; field++)
+        p = strchr(p + 1, ' ');
+    return p != NULL && sscanf(p, " %" SCNu64, ticks) == 1 ? 0 : -EPROTO;
+}
+
+void process_request_stop(void)
+{
+    uint64_t one = 1;
+    int fd = atomic_load_explicit(&stop_fd, memory_order_relaxed);
+
+    atomic_store_explicit(&stop_requested, 1, memory_order_relaxed);
+    if (fd >= 0) {
+        ssize_t ignored = write(fd, &one, sizeof one);
+        (void)ignored;
+    }
+}
+
+static void on_stop_signal(int signal_number)
+{
+    int saved = errno;
+
+    (void)signal_number;
+    process_request_stop();
+    errno = saved;
+}
+
+int process_catch_stop(int *fd)
+{
+    static const int signals[] = {SIGTERM, SIGINT, SIGHUP};
+    struct sigaction stop = {.sa_handler = on_stop_signal, .sa_flags = SA_RESTART};
+    struct sigaction ignore = {.sa_handler = SIG_IGN};
+
+    *fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (*fd < 0)
+        return -errno;
+    atomic_store_explicit(&stop_fd, *fd, memory_order_relaxed);
+    sigemptyset(&stop.sa_mask);
+    sigemptyset(&ignore.sa_mask);
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) {
+        if (sigaction(signals[i], &stop, NULL) != 0)
+            return -errno;
+    }
+    return sigaction(SIGPIPE, &ignore, NULL) == 0 ? 0 : -errno;
+}
+
+bool process_stop_requested(void)
+{
+    return atomic_load_explicit(&stop_requested, memory_order_relaxed) != 0;
+}
+
+void process_private_files(void)
+{
+    umask(0177);
+}
+
+uint64_t process_raise_files(uint64_t n)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return 0;
+    if (limit.rlim_cur < n) {
+        limit.rlim_cur = n < limit.rlim_max ? n : limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+        getrlimit(RLIMIT_NOFILE, &limit);
+    }
+    return limit.rlim_cur;
+}
+
+int process_make_dir(const char *dir)
+{
+    if (mkdir(dir, 0700) != 0)
+        return errno == EEXIST ? 0 : -errno;
+    /* Under our umask, 0177, mkdir makes a directory that cannot be entered. */
+    return chmod(dir, 0700) == 0 ? 0 : -errno;
+}
+
+int process_private_dir(const char *dir, struct error *err)
+{
+    struct stat st;
+    int rc = process_make_dir(dir);
+
+    if (rc != 0)
+        return error_set(err, rc, "mkdir %s: %s", dir, strerror(-rc));
+    if (lstat(dir, &st) != 0 || !S_ISDIR(st.st_mode))
+        return error_set(err, -ENOTDIR, "%s is not a directory", dir);
+    if (st.st_uid != geteuid())
+        return error_set(err, -EPERM, "%s: expected owner uid %u, found %u", dir,
+                         (unsigned)geteuid(), (unsigned)st.st_uid);
+    if ((st.st_mode & 077) != 0)
+        return error_set(err, -EPERM, "%s: expected mode 0700, found %04o: chmod it", dir,
+                         (unsigned)(st.st_mode & 07777));
+    return 0;
+}
+
+/* The directory above the groups' run directories. */
+static int run_base(const char *run_dir, char *out, size_t out_size)
+{
+    const char *xdg = getenv("XDG_RUNTIME_DIR");
+    int n;
+
+    if (run_dir != NULL && run_dir[0] != '\0')
+        n = snprintf(out, out_size, "%s", run_dir);
+    else if (xdg != NULL && xdg[0] == '/' && access(xdg, W_OK | X_OK) == 0)
+        n = snprintf(out, out_size, "%s/omni", xdg);
+    else
+        n = snprintf(out, out_size, "/tmp/omni-%u", (unsigned)geteuid());
+    return n < 0 || (size_t)n >= out_size ? -ENAMETOOLONG : 0;
+}
+
+int process_run_dir(const char *run_dir, const char *group, char *out, size_t out_size,
+                    struct error *err)
+{
+    char base[128];
+    int n, rc = run_base(run_dir, base, sizeof base);
+
+    if (rc != 0)
+        return error_set(err, rc, "run.dir is too long");
+    n = snprintf(out, out_size, "%s/%s", base, group);
+    if (n < 0 || (size_t)n >= out_size)
+        return error_set(err, -ENAMETOOLONG, "%s/%s: path too long", base, group);
+    /* A base that the configuration names may be shared (/run/omni); the group's never is. */
+    if (run_dir == NULL || run_dir[0] == '\0')
+        rc = process_private_dir(base, err);
+    else if ((rc = process_make_dir(base)) != 0)
+        rc = error_set(err, rc, "mkdir %s: %s", base, strerror(-rc));
+    return rc != 0 ? rc : process_private_dir(out, err);
+}
+
+int process_ipc_address(const char *dir, const char *name, char *out, size_t out_size,
+                        struct error *err)
+{
+    size_t path_len = strlen(dir) + 1 + strlen(name);
+    int n;
+
+    if (path_len > PROCESS_IPC_PATH_MAX)
+        return error_set(
+            err, -ENAMETOOLONG,
+            "%s/%s: a socket path may have %d characters, this one has %zu: set run.dir "
+            "to a shorter directory",
+            dir, name, PROCESS_IPC_PATH_MAX, path_len);
+    n = snprintf(out, out_size, "ipc://%s/%s", dir, name);
+    return n < 0 || (size_t)n >= out_size ? error_set(err, -ENAMETOOLONG, "ipc address") : 0;
+}
+
+static int lock_is_held(int fd, const char *path, struct error *err)
+{
+    char holder[32] = "";
+    ssize_t n = pread(fd, holder, sizeof holder - 1, 0);
+
+    holder[n > 0 ? n : 0] = '\0';
+    holder[strcspn(holder, "\n")] = '\0';
+    return error_set(err, -EBUSY, "%s is held by pid %s: it runs already", path,
+                     holder[0] != '\0' ? holder : "?");
+}
+
+int process_lock(const char *dir, const char *name, struct error *err)
+{
+    char path[256], pid[32];
+    int fd, rc, n = snprintf(path, sizeof path, "%s/%s.lock", dir, name);
+
+    if (n < 0 || (size_t)n >= sizeof path)
+        return error_set(err, -ENAMETOOLONG, "%s/%s.lock: path too long", dir, name);
+    fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return error_set(err, -errno, "open %s failed", path);
+    if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+        rc = lock_is_held(fd, path, err);
+        close(fd);
+        return rc;
+    }
+    n = snprintf(pid, sizeof pid, "%d\n", (int)getpid());
+    if (ftruncate(fd, 0) != 0 || pwrite(fd, pid, (size_t)n, 0) != n) {
+        rc = error_set(err, -EIO, "write %s failed", path);
+        close(fd);
+        return rc;
+    }
+    return fd;
+}

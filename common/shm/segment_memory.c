@@ -1,0 +1,200 @@
+#include "common/shm/segment_memory.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/magic.h>
+#include <linux/mempolicy.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#define MIB (1024.0 * 1024.0)
+
+static uint64_t round_up(uint64_t n, uint64_t to)
+{
+    return (n + to - 1) / to * to;
+}
+
+/* Reserves address space first, so that a large segment starts on a huge-page boundary. */
+static void *map_aligned(int fd, uint64_t bytes, int prot, uint64_t align)
+{
+    uint8_t *reserved, *base;
+
+    if (align <= SHM_PAGE)
+        return mmap(NULL, bytes, prot, MAP_SHARED, fd, 0);
+    reserved =
+        mmap(NULL, bytes + align, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (reserved == MAP_FAILED)
+        return MAP_FAILED;
+    base = (uint8_t *)(uintptr_t)round_up((uintptr_t)reserved, align);
+    if (base > reserved)
+        munmap(reserved, (size_t)(base - reserved));
+    munmap(base + bytes, (size_t)(reserved + align - base));
+    return mmap(base, bytes, prot, MAP_SHARED | MAP_FIXED, fd, 0);
+}
+
+int segment_memory_map(struct segment *s, struct error *err)
+{
+    int prot = PROT_READ | (s->writable ? PROT_WRITE : 0);
+    uint64_t align = s->bytes >= SHM_HUGE_PAGE ? SHM_HUGE_PAGE : SHM_PAGE;
+    void *base = map_aligned(s->fd, s->bytes, prot, align);
+
+    if (base == MAP_FAILED) {
+        int code = errno;
+        return error_set(err, -code, "%s: mmap of %" PRIu64 " bytes: %s", s->path, s->bytes,
+                         strerror(code));
+    }
+    s->base = base;
+    return 0;
+}
+
+/* Memory the kernel could hand out now; a tmpfs may promise more than the machine has. */
+static uint64_t memory_available(void)
+{
+    FILE *f = fopen("/proc/meminfo", "re");
+    char line[128];
+    uint64_t kib = UINT64_MAX / 1024;
+
+    if (f == NULL)
+        return UINT64_MAX;
+    while (fgets(line, sizeof line, f) != NULL) {
+        if (sscanf(line, "MemAvailable: %" SCNu64, &kib) == 1)
+            break;
+    }
+    fclose(f);
+    return kib * 1024;
+}
+
+static int no_space(const struct segment *s, uint64_t available, struct error *err)
+{
+    return error_set(
+        err, -ENOSPC,
+        "%s: needs %.1f MiB, free are %.1f MiB: enlarge that filesystem (mount -o "
+        "remount,size=..., docker run --shm-size=...), let shm.dir name a larger tmpfs "
+        "or hugetlbfs, or lower worker.arena_mb / worker.slots",
+        s->path, (double)s->bytes / MIB, (double)available / MIB);
+}
+
+/* Allocates every page now: later, a page that cannot be had is a SIGBUS. */
+static int allocate(const struct segment *s, const struct statfs *fs, struct error *err)
+{
+    uint64_t available = (uint64_t)fs->f_bavail * (uint64_t)fs->f_bsize;
+    int code;
+
+    if (fs->f_type == TMPFS_MAGIC) {
+        uint64_t memory = memory_available();
+        available = memory < available ? memory : available;
+    }
+    if (s->bytes > available)
+        return no_space(s, available, err);
+    do
+        code = posix_fallocate(s->fd, 0, (off_t)s->bytes);
+    while (code == EINTR);
+    if (code == ENOSPC || code == ENOMEM)
+        return no_space(s, available, err);
+    if (code != 0)
+        return error_set(err, -code, "%s: allocate %.1f MiB: %s", s->path, (double)s->bytes / MIB,
+                         strerror(code));
+    return 0;
+}
+
+/* The policy belongs to the shared object and must precede the first page.  A container may forbid
+ * it (EPERM), a kernel may lack it (ENOSYS): the segment is then merely not bound. */
+static bool bind_node(const struct segment *s, int node)
+{
+    unsigned long mask[16] = {0};
+    const unsigned bits = 8 * sizeof mask[0];
+
+    if (node < 0 || (unsigned)node >= bits * 16)
+        return false;
+    mask[(unsigned)node / bits] = 1UL << ((unsigned)node % bits);
+    return syscall(SYS_mbind, s->base, s->bytes, MPOL_BIND, mask, (unsigned long)(bits * 16), 0) ==
+           0;
+}
+
+int segment_page_node(const struct segment *s, uint64_t off)
+{
+    int node = -1;
+
+    if (off >= s->bytes)
+        return -EINVAL;
+    if (syscall(SYS_get_mempolicy, &node, NULL, 0UL, s->base + off, MPOL_F_NODE | MPOL_F_ADDR) != 0)
+        return -errno;
+    return node;
+}
+
+int segment_memory_create(struct segment *s, const struct segment_spec *spec, struct error *err)
+{
+    struct statfs fs;
+    bool bound;
+    int rc;
+
+    if (fstatfs(s->fd, &fs) != 0)
+        return error_set(err, -errno, "%s: statfs failed", s->path);
+    s->bytes =
+        round_up(spec->bytes, fs.f_type == HUGETLBFS_MAGIC ? (uint64_t)fs.f_bsize : SHM_PAGE);
+    if (s->bytes < spec->bytes || s->bytes > INT64_MAX)
+        return error_set(err, -EOVERFLOW, "%s: size overflows", s->path);
+    if (ftruncate(s->fd, (off_t)s->bytes) != 0) {
+        int code = errno;
+        return error_set(err, -code, "%s: size %.1f MiB: %s", s->path, (double)s->bytes / MIB,
+                         strerror(code));
+    }
+    rc = segment_memory_map(s, err);
+    if (rc != 0)
+        return rc;
+    if (spec->want_huge) /* has an effect where shmem_enabled is "advise"; a refusal is no error */
+        (void)madvise(s->base, s->bytes, MADV_HUGEPAGE);
+    bound = bind_node(s, spec->numa_node);
+    rc = allocate(s, &fs, err);
+    if (rc != 0)
+        return rc;
+    /* Believe the pages, not the call. */
+    if (bound && segment_page_node(s, 0) == spec->numa_node &&
+        segment_page_node(s, s->bytes - 1) == spec->numa_node)
+        s->bound_node = spec->numa_node;
+    return 0;
+}
+
+/* ---- huge pages --------------------------------------------------------------------------------
+ */
+
+static uint64_t huge_kib(const char *line)
+{
+    static const char *const fields[] = {
+        "ShmemPmdMapped:", "FilePmdMapped:", "Shared_Hugetlb:", "Private_Hugetlb:"};
+    uint64_t kib;
+
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
+        size_t n = strlen(fields[i]);
+        if (strncmp(line, fields[i], n) == 0)
+            return sscanf(line + n, "%" SCNu64, &kib) == 1 ? kib : 0;
+    }
+    return 0;
+}
+
+uint64_t segment_huge_bytes(const struct segment *s)
+{
+    FILE *f = fopen("/proc/self/smaps", "re");
+    char line[512];
+    uint64_t start, end, kib = 0;
+    bool inside = false;
+
+    if (f == NULL || s->base == NULL) {
+        if (f != NULL)
+            fclose(f);
+        return 0;
+    }
+    while (fgets(line, sizeof line, f) != NULL) {
+        if (sscanf(line, "%" SCNx64 "-%" SCNx64 " ", &start, &end) == 2)
+            inside = start >= (uintptr_t)s->base && end <= (uintptr_t)s->base + s->bytes;
+        else if (inside)
+            kib += huge_kib(line);
+    }
+    fclose(f);
+    return kib * 1024;
+}
