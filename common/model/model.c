@@ -127,7 +127,7 @@ static int load(struct model *m, struct gguf_error *err)
     return rc;
 }
 
-int model_open(const char *path, struct model **out, struct gguf_error *err)
+int model_create(struct gguf *g, struct model **out, struct gguf_error *err)
 {
     struct model *m = calloc(1, sizeof(*m));
     int rc;
@@ -136,15 +136,28 @@ int model_open(const char *path, struct model **out, struct gguf_error *err)
     gguf_error_set(err, "out of memory");
     if (!m)
         return -ENOMEM;
-    rc = gguf_open(path, &m->gguf, err);
-    if (!rc)
-        rc = load(m, err);
+    m->gguf = g;
+    rc = load(m, err);
     if (rc) {
+        m->gguf = NULL;
         model_close(m);
         return rc;
     }
     *out = m;
     return 0;
+}
+
+int model_open(const char *path, struct model **out, struct gguf_error *err)
+{
+    struct gguf *g;
+    int rc = gguf_open(path, &g, err);
+
+    *out = NULL;
+    if (!rc)
+        rc = model_create(g, out, err);
+    if (rc)
+        gguf_close(g);
+    return rc;
 }
 
 void model_close(struct model *m)

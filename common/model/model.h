@@ -96,6 +96,10 @@ struct model {
  * with err filled in: the tensor or key, what was expected and what was found. */
 int model_open(const char *path, struct model **out, struct gguf_error *err);
 
+/* The same over a file that is open already.  Success: the model owns g.  Failure: the caller does.
+ */
+int model_create(struct gguf *g, struct model **out, struct gguf_error *err);
+
 /* NULL is allowed. */
 void model_close(struct model *m);
 

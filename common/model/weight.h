@@ -6,8 +6,9 @@
  * instruction set computes from the same numbers:
  *     F32   the float itself             F16   half_to_float(h)
  *     Q8_0  d * q                        Q4_1  d * q + m     (q in 0..15)
- * with d, m the f16 -> f32 values of the block, in fp32: one multiplication, then one addition,
- * each rounded (no fused multiply-add).  Pure functions, any thread. */
+ * with d, m the f16 -> f32 values of the block, in fp32: one multiplication, then one addition.
+ * Products are exact (11 bits of d times 8 or 4 bits of q fit into 24), so Q8_0 is exact, Q4_1 is
+ * rounded once, and a fused multiply-add gives the same bits.  Pure functions, any thread. */
 #ifndef OMNI_COMMON_MODEL_WEIGHT_H
 #define OMNI_COMMON_MODEL_WEIGHT_H
 
