@@ -41,6 +41,7 @@ def serve():
     if os.environ.get("DUMMY_SILENT") == name:
         print(f"{name}: says nothing", flush=True)
         signal.pause()
+    os.makedirs(RUN, mode=0o700, exist_ok=True)
     os.makedirs(SHM, mode=0o700, exist_ok=True)
     segment = open(os.path.join(SHM, name + ".seg"), "a+b")
     fcntl.flock(segment, fcntl.LOCK_SH)
