@@ -82,8 +82,8 @@ class Group:
         return path
 
     def write_config(self, settings):
-        every = {"group.name": self.name, "group.n_workers": self.n_workers, "model.path": self.model,
-                 "run.dir": os.path.join(self.dir, "run"), "shm.dir": self.shm,
+        every = {"group.name": self.name, "group.n_engines": 1, "group.n_workers": self.n_workers,
+                 "model.path": self.model, "run.dir": os.path.join(self.dir, "run"), "shm.dir": self.shm,
                  "engine.kv_mb": 16, "worker.arena_mb": 16, **settings}
         sections = {}
         for key, value in every.items():
