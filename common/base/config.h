@@ -21,8 +21,6 @@ enum config_kv_type { CONFIG_KV_F16, CONFIG_KV_BF16, CONFIG_KV_F32 };
 
 /* Field types by option type; field names are <section>_<key>. */
 #define CONFIG_FIELD_U32(field)    uint32_t field;
-#define CONFIG_FIELD_U64(field)    uint64_t field;
-#define CONFIG_FIELD_SIZE(field)   uint64_t field; /* bytes */
 #define CONFIG_FIELD_MS(field)     uint32_t field; /* milliseconds */
 #define CONFIG_FIELD_BOOL(field)   bool field;
 #define CONFIG_FIELD_STRING(field) char field[CONFIG_STRING_MAX];
@@ -38,7 +36,8 @@ struct omni_config {
 
 void config_defaults(struct omni_config *c);
 
-/* Reads an INI file over what c holds.  The text names file, line and key. */
+/* Reads an INI file over what c holds.  The text names file, line and key.  Lines of 199 characters
+ * at most; " ;" starts a comment. */
 int config_load(struct omni_config *c, const char *path, struct error *err);
 
 /* "section.key=value". */

@@ -2,9 +2,9 @@
  *
  *   X(section, key, type, default, min, max, unit, documentation)
  *
- * Types: U32, U64, SIZE (bytes; k, m, g suffix = KiB, MiB, GiB), MS, BOOL (yes/no), STRING (min and
- * max are lengths), ENUM (unit holds the names, separated by '|', in the order of the C enum).
- * Defaults are text, parsed like a file's. */
+ * Types: U32 (a k, m or g after the number multiplies by 1024, 1024^2, 1024^3), MS, BOOL (yes/no),
+ * STRING (min and max are lengths), ENUM (unit holds the names, separated by '|', in the order of
+ * the C enum).  Defaults are text, parsed like a file's. */
 #ifndef OMNI_COMMON_BASE_CONFIG_TABLE_H
 #define OMNI_COMMON_BASE_CONFIG_TABLE_H
 
@@ -45,7 +45,8 @@
     X(engine, auto_free_pct, U32, "10", 0, 100, "%",                                               \
       "offload = auto: share of the device's KV blocks that is kept free")                         \
     X(engine, threads, U32, "0", 0, 256, "", "compute threads; 0: what the topology gives")        \
-    X(engine, cpus, STRING, "", 0, 200, "", "cpus, e.g. 0-7,16-23; empty: what the topology gives")\
+    X(engine, cpus, STRING, "", 0, 200, "",                                                        \
+      "cpus of each engine, separated by '|', e.g. 0-7|16-23; empty: what the topology gives")     \
     X(engine, numa_bind, BOOL, "yes", 0, 1, "", "bind threads and memory to NUMA nodes")           \
     X(engine, ready_timeout_ms, MS, "60000", 100, 3600000, "ms",                                   \
       "longest wait for workers' acknowledgements at start")
@@ -56,7 +57,7 @@
     X(worker, arena_mb, U32, "512", 1, 16777216, "MiB", "KV arena per engine and worker")          \
     X(worker, threads, U32, "0", 0, 256, "", "threads; 0: what the topology gives")                \
     X(worker, cpus, STRING, "", 0, 200, "",                                                        \
-      "cpus of each worker, separated by ';', e.g. 8-15;24-31; empty: what the topology gives")    \
+      "cpus of each worker, separated by '|', e.g. 8-15|24-31; empty: what the topology gives")    \
     X(worker, spin_us, U32, "50", 0, 10000, "us",                                                  \
       "longest spin after the last job, where both ends own their cores")                          \
     X(worker, nice, U32, "10", 0, 19, "", "nice value, unless its cores are reserved")             \

@@ -1,0 +1,158 @@
+/* What several options must be together, and how a configuration is printed.  See config.h. */
+#include <ctype.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/config.h"
+#include "common/base/config_options.h"
+
+static bool is_plain_name(const char *s)
+{
+    if (s[0] == '\0' || s[0] == '.')
+        return false;
+    for (; *s != '\0'; s++) {
+        if (!isalnum((unsigned char)*s) && strchr("._-", *s) == NULL)
+            return false;
+    }
+    return true;
+}
+
+static int check_classes(const struct omni_config *c, struct error *err)
+{
+    char names[CONFIG_CLASSES_MAX][CONFIG_CLASS_NAME_MAX];
+    uint32_t n = config_classes(c, names), commas = 0;
+
+    for (const char *p = c->group_classes; *p != '\0'; p++)
+        commas += *p == ',';
+    if (n == 0 || n != commas + 1)
+        return error_set(
+            err, -EINVAL,
+            "group.classes: expected 1 to %d names of at most %d characters, separated "
+            "by commas, found \"%s\"",
+            CONFIG_CLASSES_MAX, CONFIG_CLASS_NAME_MAX - 1, c->group_classes);
+    for (uint32_t i = 0; i < n; i++) {
+        if (!is_plain_name(names[i]))
+            return error_set(err, -EINVAL, "group.classes: bad name \"%s\"", names[i]);
+        for (uint32_t j = 0; j < i; j++) {
+            if (strcmp(names[i], names[j]) == 0)
+                return error_set(err, -EINVAL, "group.classes: \"%s\" twice", names[i]);
+        }
+    }
+    return 0;
+}
+
+static int check_queues(const struct omni_config *c, struct error *err)
+{
+    char item[32];
+
+    for (uint32_t i = 0; config_list_item(c->router_queue_max, i, item, sizeof item); i++) {
+        if (strspn(item, "0123456789") != strlen(item) || strlen(item) > 7)
+            return error_set(err, -EINVAL, "router.queue_max: expected numbers, found \"%s\"",
+                             item);
+    }
+    if (!config_list_item(c->router_queue_max, 0, item, sizeof item))
+        return error_set(err, -EINVAL, "router.queue_max: expected at least one number");
+    return 0;
+}
+
+static int check_ports(const struct omni_config *c, struct error *err)
+{
+    unsigned first = 0, last = 0;
+    char rest = '\0';
+
+    if (sscanf(c->router_tcp_ports, "%5u-%5u%c", &first, &last, &rest) != 2 || first < 1 ||
+        last > 65535 || first > last)
+        return error_set(err, -EINVAL, "router.tcp_ports: expected first-last, found \"%s\"",
+                         c->router_tcp_ports);
+    if (c->router_tcp_port >= first && c->router_tcp_port <= last)
+        return error_set(err, -EINVAL, "router.tcp_port %u lies in router.tcp_ports %s",
+                         c->router_tcp_port, c->router_tcp_ports);
+    return 0;
+}
+
+int config_check(const struct omni_config *c, struct error *err)
+{
+    int rc;
+
+    if (!is_plain_name(c->group_name))
+        return error_set(err, -EINVAL,
+                         "group.name: expected letters, digits, '.', '_' and '-', found \"%s\"",
+                         c->group_name);
+    if (c->engine_block_tokens % 32 != 0)
+        return error_set(err, -EINVAL, "engine.block_tokens: expected a multiple of 32, found %u",
+                         c->engine_block_tokens);
+    if (c->engine_chunk_tokens > c->engine_batch_tokens_max)
+        return error_set(err, -EINVAL, "engine.chunk_tokens %u is above engine.batch_tokens_max %u",
+                         c->engine_chunk_tokens, c->engine_batch_tokens_max);
+    if (c->engine_offload == CONFIG_OFFLOAD_ALWAYS && c->group_n_workers == 0)
+        return error_set(err, -EINVAL, "engine.offload = always needs group.n_workers >= 1");
+    if (c->worker_kill_ms != 0 && c->worker_kill_ms <= c->worker_late_ms)
+        return error_set(err, -EINVAL, "worker.kill_ms %u must be above worker.late_ms %u",
+                         c->worker_kill_ms, c->worker_late_ms);
+    rc = check_classes(c, err);
+    if (rc == 0)
+        rc = check_queues(c, err);
+    if (rc == 0)
+        rc = check_ports(c, err);
+    return rc;
+}
+
+/* ---- print -------------------------------------------------------------------------------------
+ */
+
+static void print_value(const struct config_option *o, const void *field, FILE *out)
+{
+    uint32_t number;
+    size_t len;
+    const char *name;
+
+    switch (o->type) {
+    case CONFIG_TYPE_U32:
+    case CONFIG_TYPE_MS:
+        memcpy(&number, field, sizeof number);
+        fprintf(out, "%u", number);
+        break;
+    case CONFIG_TYPE_BOOL:
+        fputs(*(const bool *)field ? "yes" : "no", out);
+        break;
+    case CONFIG_TYPE_STRING:
+        fputs(field, out);
+        break;
+    case CONFIG_TYPE_ENUM:
+        memcpy(&number, field, sizeof number);
+        name = config_enum_name(o, number, &len);
+        fprintf(out, "%.*s", (int)len, name != NULL ? name : "");
+        break;
+    }
+}
+
+static void print_bounds(const struct config_option *o, FILE *out)
+{
+    fprintf(out, "; default: %s", o->default_text[0] != '\0' ? o->default_text : "(empty)");
+    if (o->type == CONFIG_TYPE_ENUM)
+        fprintf(out, ", one of %s", o->unit);
+    else if (o->type == CONFIG_TYPE_U32 || o->type == CONFIG_TYPE_MS)
+        fprintf(out, ", %llu to %llu%s%s", (unsigned long long)o->min, (unsigned long long)o->max,
+                o->unit[0] != '\0' ? " " : "", o->unit);
+    fputc('\n', out);
+}
+
+void config_print(const struct omni_config *c, FILE *out)
+{
+    uint32_t n;
+    const struct config_option *options = config_options(&n);
+    const char *section = "";
+
+    for (uint32_t i = 0; i < n; i++) {
+        const struct config_option *o = &options[i];
+        if (strcmp(section, o->section) != 0)
+            fprintf(out, "%s[%s]\n", i > 0 ? "\n" : "", o->section);
+        section = o->section;
+        fprintf(out, "; %s\n", o->doc);
+        print_bounds(o, out);
+        fprintf(out, "%s = ", o->key);
+        print_value(o, (const uint8_t *)c + o->offset, out);
+        fputc('\n', out);
+    }
+}
