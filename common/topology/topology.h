@@ -12,7 +12,12 @@
 
 #include "common/base/error.h"
 
-enum { TOPOLOGY_CPUS_MAX = 1024, TOPOLOGY_NODES_MAX = 16, TOPOLOGY_WORKERS_MAX = 16 };
+enum {
+    TOPOLOGY_CPUS_MAX = 1024,
+    TOPOLOGY_CORES_MAX = 256, /* per node */
+    TOPOLOGY_NODES_MAX = 16,
+    TOPOLOGY_WORKERS_MAX = 16
+};
 
 struct cpu_set { /* by operating-system cpu number */
     uint64_t bits[TOPOLOGY_CPUS_MAX / 64];
@@ -21,8 +26,8 @@ struct cpu_set { /* by operating-system cpu number */
 struct topology_node {
     uint32_t os_index; /* what mbind takes */
     uint32_t n_cores;
-    struct cpu_set cpus;                      /* all hardware threads */
-    uint16_t core_cpu[TOPOLOGY_CPUS_MAX / 4]; /* first hardware thread of each core */
+    struct cpu_set cpus;                   /* all hardware threads */
+    uint16_t core_cpu[TOPOLOGY_CORES_MAX]; /* first hardware thread of each core */
 };
 
 struct topology {
@@ -40,7 +45,8 @@ struct topology_place {
     uint32_t n_threads; /* suggested or as configured */
     int node;           /* operating system's node for its memory; -1: only one, do not bind */
     bool pinned;        /* false: cores are shared, do not pin */
-    bool exclusive;     /* no other program of the plan runs on these cpus: spinning is allowed */
+    bool exclusive;     /* pinned, and no other engine or worker runs there: spinning is allowed if
+                           the other end's place is exclusive too */
 };
 
 struct topology_plan {
@@ -53,7 +59,7 @@ struct topology_plan {
 struct topology_request {
     uint32_t n_engines, n_workers;
     uint32_t engine_threads, worker_threads; /* 0 = decide */
-    const char *engine_cpus; /* "" or NULL = decide; "0-3;8-11": one list per engine */
+    const char *engine_cpus; /* "" or NULL = decide; "0-3|8-11": one list per engine */
     const char *worker_cpus;
 };
 
@@ -72,6 +78,7 @@ void topology_format_cpus(const struct cpu_set *set, char *out, uint32_t out_siz
 uint32_t cpu_set_count(const struct cpu_set *s);
 bool cpu_set_has(const struct cpu_set *s, uint32_t cpu);
 void cpu_set_add(struct cpu_set *s, uint32_t cpu);
+bool cpu_set_intersects(const struct cpu_set *a, const struct cpu_set *b);
 /* The n-th cpu of the set (from 0), or -1. */
 int cpu_set_nth(const struct cpu_set *s, uint32_t n);
 
