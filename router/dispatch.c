@@ -1,0 +1,174 @@
+#include "router/dispatch.h"
+
+#include <string.h>
+
+#include "common/base/log.h"
+#include "router/lifecycle.h"
+
+bool dispatch_class_waits(uint32_t class_idx)
+{
+    return class_idx > 0;
+}
+
+static uint32_t blocks_for(const struct engine_link *e, uint32_t n_tokens)
+{
+    return e->block_tokens == 0 ? 0 : (n_tokens + e->block_tokens - 1) / e->block_tokens;
+}
+
+static uint32_t largest_kv(const struct engine_link *e, uint32_t class_idx)
+{
+    uint32_t blocks = e->kv_blocks_total;
+
+    for (uint32_t w = 0; dispatch_class_waits(class_idx) && w < e->n_workers; w++) {
+        if (e->workers[w].blocks_total > blocks)
+            blocks = e->workers[w].blocks_total;
+    }
+    return blocks;
+}
+
+bool dispatch_can_fit(const struct router *router, uint32_t class_idx, uint32_t n_tokens)
+{
+    bool any_ready = false;
+
+    for (uint32_t i = 0; i < router->n_engines; i++) {
+        const struct engine_link *e = &router->engines[i];
+
+        if (e->state != ENGINE_READY)
+            continue;
+        if (blocks_for(e, n_tokens) <= largest_kv(e, class_idx))
+            return true;
+        any_ready = true;
+    }
+    return !any_ready;
+}
+
+static double load_of(const struct engine_link *e, uint32_t n_blocks)
+{
+    const double places = (double)(e->n_outstanding + 1) / e->requests_max;
+    const double kv = e->kv_blocks_total == 0 ? 0
+                                              : ((double)e->blocks_claimed + (double)n_blocks) /
+                                                    (double)e->kv_blocks_total;
+
+    return places > kv ? places : kv;
+}
+
+struct engine_link *dispatch_pick_engine(struct router *router, uint32_t n_tokens)
+{
+    struct engine_link *best = NULL;
+    double best_load = 0;
+
+    for (uint32_t i = 0; i < router->n_engines; i++) {
+        struct engine_link *e = &router->engines[i];
+
+        if (e->state != ENGINE_READY || e->n_outstanding >= e->requests_max ||
+            !pair_has_room(&e->pair))
+            continue;
+        const double load = load_of(e, blocks_for(e, n_tokens));
+
+        if (!best || load < best_load) {
+            best = e;
+            best_load = load;
+        }
+    }
+    return best;
+}
+
+uint32_t dispatch_pick_worker(const struct engine_link *e, uint32_t n_blocks)
+{
+    uint32_t best = REQUEST_NONE, best_left = 0, best_resident = 0;
+
+    for (uint32_t w = 0; w < e->n_workers; w++) {
+        const struct engine_worker *worker = &e->workers[w];
+
+        if (worker->health != WORKER_READY || worker->blocks_total < n_blocks)
+            continue;
+        /* Free now, and not yet promised: the engine's report is up to 250 ms old. */
+        const uint32_t unclaimed = worker->blocks_total > worker->blocks_claimed
+                                       ? worker->blocks_total - worker->blocks_claimed
+                                       : 0;
+        const uint32_t left = unclaimed < worker->blocks_free ? unclaimed : worker->blocks_free;
+
+        if (best == REQUEST_NONE || left > best_left ||
+            (left == best_left && worker->resident < best_resident)) {
+            best = w;
+            best_left = left;
+            best_resident = worker->resident;
+        }
+    }
+    return best;
+}
+
+static struct message submit_message(const struct router *router, const struct request *r)
+{
+    const struct request_params *p = &r->params;
+
+    return (struct message){
+        .type = MESSAGE_SUBMIT,
+        .submit = {.id = r->id,
+                   .class_index = r->class_idx,
+                   .tokens = {.data = r->prompt, .n = r->n_prompt},
+                   .max_tokens = p->max_tokens,
+                   .temperature = p->temperature,
+                   .top_k = p->top_k,
+                   .top_p = p->top_p,
+                   .min_p = p->min_p,
+                   .seed = p->seed,
+                   .stop_tokens = {.data = router->text.stop_tokens,
+                                   .n = p->ignore_eos ? 0 : router->text.n_stop_tokens},
+                   .has_adapter = p->adapter[0] != '\0',
+                   .adapter = str_of(p->adapter),
+                   .has_worker = r->worker != REQUEST_NONE,
+                   .worker = r->worker,
+                   .has_ttft_slo_ms = p->has_ttft_slo,
+                   .ttft_slo_ms = p->ttft_slo_ms,
+                   .has_tpot_slo_ms = p->has_tpot_slo,
+                   .tpot_slo_ms = p->tpot_slo_ms,
+                   .arrival_ns = r->arrival_ns}};
+}
+
+static void submit(struct router *router, struct request *r, struct engine_link *e, uint64_t now_ns)
+{
+    const uint32_t n_blocks = blocks_for(e, r->n_prompt + r->params.max_tokens);
+    const uint32_t worker =
+        dispatch_class_waits(r->class_idx) ? dispatch_pick_worker(e, n_blocks) : REQUEST_NONE;
+
+    lifecycle_claim(router, r, e, worker, n_blocks);
+    const struct message m = submit_message(router, r);
+
+    if (pair_send(&e->pair, &m, now_ns) < 0)
+        lifecycle_fail(router, r, ERROR_INTERNAL, true, 0, "the engine's link is full");
+}
+
+static void unblock_classes(struct router *router, uint64_t now_ns)
+{
+    for (uint32_t c = 0; c < router->n_classes; c++) {
+        if (router->retry_ns[c] == 0 || now_ns < router->retry_ns[c])
+            continue;
+        router->retry_ns[c] = 0;
+        class_queue_set_blocked(&router->queue, c, false);
+    }
+}
+
+void dispatch_run(struct router *router, uint64_t now_ns)
+{
+    unblock_classes(router, now_ns);
+    for (;;) {
+        const uint32_t item = class_queue_front(&router->queue);
+
+        if (item == CLASS_QUEUE_NONE)
+            return;
+        struct request *r = request_at(&router->requests, item);
+        const uint32_t n_tokens = r->n_prompt + r->params.max_tokens;
+
+        if (!dispatch_can_fit(router, r->class_idx, n_tokens)) {
+            lifecycle_fail(router, r, ERROR_NO_CAPACITY, false, 0,
+                           "prompt and max_tokens exceed the KV memory of every engine");
+            continue;
+        }
+        struct engine_link *e = dispatch_pick_engine(router, n_tokens);
+
+        if (!e)
+            return;
+        submit(router, r, e, now_ns);
+    }
+}

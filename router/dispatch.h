@@ -1,0 +1,32 @@
+/* dispatch.h - which request goes to which engine next, and which worker would hold its KV.
+ *
+ * Classes in order, first come first served inside one.  A request goes to the engine with the
+ * smallest load that has a place for it: the larger of its share of requests_max and its share of
+ * KV that the router has promised to outstanding requests (prompt and max_tokens of each, which is
+ * what an engine must be able to hold).  Requests of all classes but the first name a worker for
+ * the case that they are offloaded: the ready one with the most KV left.
+ * Whether a request is admitted is the engine's answer alone; the router refuses only what can
+ * never fit.  A refusal is final for the first class, whose objectives do not survive waiting; the
+ * others wait and try again.  One thread. */
+#ifndef OMNI_ROUTER_DISPATCH_H
+#define OMNI_ROUTER_DISPATCH_H
+
+#include "router/router.h"
+
+/* Submits as many requests as the engines have room for. */
+void dispatch_run(struct router *router, uint64_t now_ns);
+
+/* May requests of this class wait after an engine has refused them? */
+bool dispatch_class_waits(uint32_t class_idx);
+
+/* False if prompt and max_tokens exceed the KV of every engine that is ready (true while none is).
+ */
+bool dispatch_can_fit(const struct router *router, uint32_t class_idx, uint32_t n_tokens);
+
+/* The engine for a request of so many tokens, or NULL. */
+struct engine_link *dispatch_pick_engine(struct router *router, uint32_t n_tokens);
+
+/* The worker of e for a request of so many KV blocks, or REQUEST_NONE. */
+uint32_t dispatch_pick_worker(const struct engine_link *e, uint32_t n_blocks);
+
+#endif

@@ -1,0 +1,70 @@
+/* omni-router: configure, bind, serve until told to stop, unbind. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/base/config.h"
+#include "common/base/invariant.h"
+#include "common/base/log.h"
+#include "common/base/process.h"
+#include "router/router.h"
+
+static void serve(struct router *r, int stop_fd)
+{
+    int rc = router_watch(r, stop_fd);
+
+    if (rc < 0)
+        fatal("cannot watch for signals: %s", strerror(-rc));
+    while (!process_stop_requested()) {
+        rc = router_poll(r);
+        if (rc < 0)
+            fatal("cannot wait for messages: %s", strerror(-rc));
+    }
+}
+
+int main(int argc, char **argv)
+{
+    static struct omni_config config;
+    static struct router router;
+    const struct config_program program = {
+        .name = "omni-router", .summary = "the door of a group: sessions, queues, token streams"};
+    struct config_args args;
+    struct error err = {""};
+    char run_dir[256], stats_dir[256];
+    int stop_fd;
+
+    const pid_t parent = getppid();
+
+    log_init("router", LOG_LEVEL_INFO);
+    switch (config_parse_argv(&config, &args, &program, argc, argv)) {
+    case CONFIG_RUN:
+        break;
+    case CONFIG_EXIT_OK:
+        return 0;
+    case CONFIG_EXIT_BAD:
+        return 2;
+    }
+    log_set_level((enum log_level)config.log_level);
+    if (process_die_with_parent(parent) < 0)
+        fatal("the parent process has ended");
+    if (process_catch_stop(&stop_fd) < 0)
+        fatal("cannot catch signals");
+    process_private_files();
+    if (process_run_dir(config.run_dir, config.group_name, run_dir, sizeof run_dir, &err) < 0 ||
+        process_lock(run_dir, "router", &err) < 0)
+        fatal("%s", err.text);
+    if (segment_dir_resolve(config.shm_dir, config.group_name, stats_dir, sizeof stats_dir) < 0)
+        fatal("shm.dir is too long");
+    if (segment_dir_prepare(stats_dir, &err) < 0)
+        fatal("%s", err.text);
+    if (router_init(&router, &config, run_dir, stats_dir, &err) < 0)
+        fatal("%s", err.text);
+    log_info("router_ready", "group=%s dir=%s model=\"%s\" engines=%u", config.group_name, run_dir,
+             router.text.model_name, router.n_engines);
+    serve(&router, stop_fd);
+    log_info("router_stopping", "sessions=%u", router.sessions.n);
+    router_shutdown(&router);
+    return 0;
+}

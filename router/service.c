@@ -1,0 +1,307 @@
+#include "router/service.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "common/base/clock.h"
+#include "common/base/log.h"
+#include "router/deliver.h"
+#include "router/dispatch.h"
+#include "router/lifecycle.h"
+#include "router/status.h"
+
+enum {
+    MAX_TOKENS_DEFAULT = 1024, /* of a request that names none; cut to what the context leaves */
+    QUEUE_FULL_RETRY_MS = 1000,
+};
+
+/* ---- generate: a new request ------------------------------------------------------------------
+ */
+
+/* Why a request is refused; retry_after_ms 0: never retry. */
+struct refusal {
+    enum error_code code;
+    const char *field;
+    uint32_t retry_after_ms;
+    char message[200];
+};
+
+static void refuse(struct router *router, struct session *s, const struct message_generate *g,
+                   const struct refusal *why, uint32_t class_idx)
+{
+    if (class_idx < router->n_classes)
+        router->counters.of_class[class_idx][CLASS_REFUSED]++;
+    deliver_error(s, &g->id, why->code, why->field, why->retry_after_ms > 0, why->retry_after_ms,
+                  why->message, clock_now_ns());
+}
+
+static uint32_t find_class(const struct router *router, struct str name)
+{
+    for (uint32_t c = 0; c < router->n_classes; c++) {
+        if (str_equal(name, router->class_names[c]))
+            return c;
+    }
+    return REQUEST_NONE;
+}
+
+static uint64_t random_seed(void)
+{
+    uint64_t seed;
+
+    if (getrandom(&seed, sizeof seed, 0) != (ssize_t)sizeof seed)
+        seed = clock_now_ns();
+    return seed;
+}
+
+/* Everything but max_tokens, which depends on the prompt. */
+static struct request_params params_of(const struct message_generate *g, uint64_t default_seed)
+{
+    struct request_params p = {
+        .temperature = g->has_temperature ? g->temperature : 0,
+        .top_k = g->has_top_k ? g->top_k : 0,
+        .top_p = g->has_top_p ? g->top_p : 1,
+        .min_p = g->has_min_p ? g->min_p : 0,
+        .seed = g->has_seed ? g->seed : default_seed,
+        .ignore_eos = g->has_ignore_eos && g->ignore_eos,
+        .has_ttft_slo = g->has_ttft_slo_ms,
+        .ttft_slo_ms = g->ttft_slo_ms,
+        .has_tpot_slo = g->has_tpot_slo_ms,
+        .tpot_slo_ms = g->tpot_slo_ms,
+    };
+
+    if (g->has_adapter)
+        snprintf(p.adapter, sizeof p.adapter, "%.*s", (int)g->adapter.n, g->adapter.data);
+    return p;
+}
+
+/* 0, or -EINVAL with the refusal filled in. */
+static int choose_max_tokens(const struct router *router, const struct message_generate *g,
+                             uint32_t n_prompt, struct request_params *p, struct refusal *why)
+{
+    const uint32_t room = router->text.n_ctx - n_prompt;
+
+    p->max_tokens = g->has_max_tokens ? g->max_tokens : MAX_TOKENS_DEFAULT;
+    if (!g->has_max_tokens && p->max_tokens > room)
+        p->max_tokens = room;
+    why->field = "max_tokens";
+    if (p->max_tokens == 0) {
+        why->code = ERROR_BAD_REQUEST;
+        snprintf(why->message, sizeof why->message, "max_tokens must be at least 1");
+        return -EINVAL;
+    }
+    if (p->max_tokens <= room)
+        return 0;
+    why->code = ERROR_TOO_LONG;
+    snprintf(why->message, sizeof why->message,
+             "%u prompt tokens and max_tokens %u exceed the context of %u tokens", n_prompt,
+             p->max_tokens, router->text.n_ctx);
+    return -EINVAL;
+}
+
+static int check_kv(const struct router *router, uint32_t class_idx, uint32_t n_tokens,
+                    struct refusal *why)
+{
+    if (dispatch_can_fit(router, class_idx, n_tokens))
+        return 0;
+    why->code = ERROR_NO_CAPACITY;
+    why->field = "max_tokens";
+    snprintf(why->message, sizeof why->message,
+             "%u tokens of prompt and output exceed the KV memory of every engine", n_tokens);
+    return -EINVAL;
+}
+
+static void explain_result(enum request_result result, struct refusal *why)
+{
+    switch (result) {
+    case REQUEST_BAD_STOP:
+        why->code = ERROR_BAD_REQUEST;
+        why->field = "stop";
+        snprintf(why->message, sizeof why->message, "a stop string is empty or too long");
+        break;
+    case REQUEST_TABLE_FULL:
+        why->code = ERROR_QUEUE_FULL;
+        why->retry_after_ms = QUEUE_FULL_RETRY_MS;
+        snprintf(why->message, sizeof why->message, "no place for another request");
+        break;
+    default:
+        why->code = ERROR_INTERNAL;
+        why->retry_after_ms = QUEUE_FULL_RETRY_MS;
+        snprintf(why->message, sizeof why->message, "no memory");
+        break;
+    }
+}
+
+/* Takes the prompt over; 0, or -EINVAL with the refusal filled in and the prompt still the
+ * caller's. */
+static int create(struct router *router, const struct message_generate *g, uint32_t class_idx,
+                  const struct request_params *p, uint32_t *prompt, uint32_t n_prompt,
+                  uint64_t arrival_ns, struct request **out, struct refusal *why)
+{
+    const struct str_array no_stops = {0};
+    const enum request_result result =
+        request_create(&router->requests, &g->id, p, g->has_stop ? &g->stop : &no_stops, prompt,
+                       n_prompt, arrival_ns, out);
+
+    why->field = NULL;
+    if (result != REQUEST_CREATED) {
+        explain_result(result, why);
+        return -EINVAL;
+    }
+    (*out)->class_idx = class_idx;
+    (*out)->n_sent = g->has_resume_from ? g->resume_from : 0;
+    return 0;
+}
+
+static void start_with_prompt(struct router *router, struct session *s,
+                              const struct message_generate *g, uint32_t class_idx,
+                              uint64_t default_seed, uint32_t *prompt, uint32_t n_prompt,
+                              uint64_t arrival_ns)
+{
+    struct request_params p = params_of(g, default_seed);
+    struct refusal why = {0};
+    struct request *r;
+
+    if (choose_max_tokens(router, g, n_prompt, &p, &why) < 0 ||
+        check_kv(router, class_idx, n_prompt + p.max_tokens, &why) < 0 ||
+        create(router, g, class_idx, &p, prompt, n_prompt, arrival_ns, &r, &why) < 0) {
+        free(prompt);
+        refuse(router, s, g, &why, class_idx);
+        return;
+    }
+    if (lifecycle_enqueue(router, r, s))
+        return;
+    why.code = ERROR_QUEUE_FULL;
+    why.retry_after_ms = QUEUE_FULL_RETRY_MS;
+    snprintf(why.message, sizeof why.message, "the queue of class %s is full (%u requests)",
+             router->class_names[class_idx], class_queue_length(&router->queue, class_idx));
+    refuse(router, s, g, &why, class_idx);
+}
+
+static void start(struct router *router, struct session *s, const struct message_generate *g,
+                  uint64_t default_seed)
+{
+    const uint64_t arrival_ns = clock_now_ns();
+    const uint32_t class_idx = find_class(router, g->class);
+    struct refusal why = {.code = ERROR_BAD_REQUEST, .field = "class"};
+    struct text_error wrong;
+    uint32_t *prompt, n_prompt;
+
+    if (class_idx == REQUEST_NONE) {
+        snprintf(why.message, sizeof why.message, "no such class");
+        refuse(router, s, g, &why, class_idx);
+        return;
+    }
+    int rc = text_encode(&router->text, g, &prompt, &n_prompt, &wrong);
+
+    if (rc == 0) {
+        start_with_prompt(router, s, g, class_idx, default_seed, prompt, n_prompt, arrival_ns);
+        return;
+    }
+    if (rc == -ENOMEM) {
+        explain_result(REQUEST_NO_MEMORY, &why);
+    } else {
+        why.code = wrong.code;
+        why.field = wrong.field;
+        snprintf(why.message, sizeof why.message, "%s", wrong.message);
+    }
+    refuse(router, s, g, &why, class_idx);
+}
+
+/* ---- generate: a known request ----------------------------------------------------------------
+ */
+
+static bool has_input(const struct message_generate *g)
+{
+    return g->has_prompt || g->has_messages || g->has_tokens;
+}
+
+/* A result that is no answer to the client's question: it may ask again under the same id. */
+static bool may_run_again(const struct request *r)
+{
+    return r->state == REQUEST_FINISHED && ((r->end.failed && r->end.retryable) || r->abandoned);
+}
+
+void service_on_generate(struct router *router, struct session *s, const struct message *m)
+{
+    const struct message_generate *g = &m->generate;
+    struct request *r = request_find(&router->requests, &g->id);
+    uint64_t default_seed = 0;
+
+    if (r && !(may_run_again(r) && has_input(g))) {
+        lifecycle_attach(router, r, s, g->has_resume_from ? g->resume_from : 0);
+        return;
+    }
+    if (!r && !has_input(g)) {
+        deliver_error(s, &g->id, ERROR_NOT_FOUND, "id", false, 0,
+                      "no request with this id is known here", clock_now_ns());
+        return;
+    }
+    if (r) {
+        /* The same seed gives the same tokens again: what the client has of them stays true. */
+        default_seed = r->params.seed;
+        lifecycle_detach(router, r);
+        request_forget(&router->requests, r);
+    } else {
+        default_seed = random_seed();
+    }
+    start(router, s, g, default_seed);
+}
+
+/* ---- The rest ---------------------------------------------------------------------------------
+ */
+
+void service_on_cancel(struct router *router, struct session *s, const struct message *m)
+{
+    struct request *r = request_find(&router->requests, &m->cancel.id);
+
+    /* Not another session's: but a client that lost its session may cancel what nobody has. */
+    if (!r ||
+        (r->session != s->index && (r->session != REQUEST_NONE || r->state == REQUEST_FINISHED))) {
+        deliver_error(s, &m->cancel.id, ERROR_NOT_FOUND, "id", false, 0,
+                      "no request with this id is known here", clock_now_ns());
+        return;
+    }
+    if (r->session == REQUEST_NONE)
+        lifecycle_attach(router, r, s, r->n_output);
+    lifecycle_cancel(router, r);
+}
+
+void service_on_status(struct router *router, struct session *s, const struct message *m)
+{
+    const uint64_t now_ns = clock_now_ns();
+    char *json = status_json(router, now_ns);
+    const struct message reply = {.type = MESSAGE_STATUS_REPLY,
+                                  .status_reply = {.seq = m->status.seq, .json = str_of(json)}};
+
+    if (!json || pair_send(&s->pair, &reply, now_ns) < 0)
+        deliver_error(s, NULL, ERROR_INTERNAL, NULL, true, 0,
+                      "the status does not fit into the session's outbox", now_ns);
+    free(json);
+}
+
+void service_on_ping(struct router *router, struct session *s, const struct message *m)
+{
+    const struct message pong = {.type = MESSAGE_PONG, .pong = {.epoch = router->epoch}};
+
+    (void)m;
+    if (pair_send(&s->pair, &pong, clock_now_ns()) < 0)
+        log_debug("pong_not_sent", "session=%u", s->index);
+}
+
+void service_on_bad_message(struct router *router, struct session *s,
+                            const struct codec_error *error)
+{
+    const uint64_t now_ns = clock_now_ns();
+
+    router->counters.values[COUNTER_BAD_MESSAGES]++;
+    deliver_error(s, error->has_id ? &error->id : NULL, ERROR_BAD_REQUEST, error->field, false, 0,
+                  error->text, now_ns);
+    if (++s->n_bad_messages <= SESSION_BAD_MESSAGES)
+        return;
+    deliver_error(s, NULL, ERROR_SESSION_LOST, NULL, false, 0, "too many malformed messages",
+                  now_ns);
+    session_begin_close(s, now_ns);
+}

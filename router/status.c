@@ -1,0 +1,123 @@
+#include "router/status.h"
+
+#include <jansson.h>
+#include <unistd.h>
+
+#include "common/base/clock.h"
+
+static json_t *worker_json(const struct engine_link *e, uint32_t w)
+{
+    const struct engine_worker *worker = &e->workers[w];
+
+    return json_pack("{s:I, s:s, s:I, s:I, s:I, s:I}", "index", (json_int_t)w, "state",
+                     worker_health_name(worker->health), "free_blocks",
+                     (json_int_t)worker->blocks_free, "total_blocks",
+                     (json_int_t)worker->blocks_total, "resident", (json_int_t)worker->resident,
+                     "jobs", (json_int_t)worker->jobs);
+}
+
+static json_t *engine_json(const struct engine_link *e)
+{
+    json_t *workers = json_array();
+
+    for (uint32_t w = 0; w < e->n_workers; w++)
+        json_array_append_new(workers, worker_json(e, w));
+    return json_pack("{s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:{s:I, s:I, s:I}, s:o}",
+                     "index", (json_int_t)e->index, "state", engine_state_name(e->state), "pid",
+                     (json_int_t)e->pid, "epoch", (json_int_t)e->epoch, "outstanding",
+                     (json_int_t)e->n_outstanding, "running", (json_int_t)e->running, "waiting",
+                     (json_int_t)e->waiting, "offloaded", (json_int_t)e->offloaded, "sweeps",
+                     (json_int_t)e->sweeps, "kv", "total", (json_int_t)e->kv_blocks_total, "free",
+                     (json_int_t)e->kv_blocks_free, "block_tokens", (json_int_t)e->block_tokens,
+                     "workers", workers);
+}
+
+static bool engine_is_complete(const struct engine_link *e)
+{
+    if (e->state != ENGINE_READY)
+        return false;
+    for (uint32_t w = 0; w < e->n_workers; w++) {
+        if (e->workers[w].health != WORKER_READY)
+            return false;
+    }
+    return true;
+}
+
+static json_t *engines_json(const struct router *router, bool *ready)
+{
+    json_t *engines = json_array();
+
+    *ready = true;
+    for (uint32_t i = 0; i < router->n_engines; i++) {
+        json_array_append_new(engines, engine_json(&router->engines[i]));
+        *ready = *ready && engine_is_complete(&router->engines[i]);
+    }
+    return engines;
+}
+
+static json_t *queues_json(const struct router *router)
+{
+    json_t *queues = json_array();
+
+    for (uint32_t c = 0; c < router->n_classes; c++)
+        json_array_append_new(queues,
+                              json_pack("{s:s, s:I, s:I}", "class", router->class_names[c],
+                                        "length", (json_int_t)class_queue_length(&router->queue, c),
+                                        "max", (json_int_t)router->queue.lists[c].length_max));
+    return queues;
+}
+
+static json_t *requests_json(const struct router *router)
+{
+    json_t *states = json_object();
+
+    for (enum request_state s = REQUEST_QUEUED; s < N_REQUEST_STATES; s++)
+        json_object_set_new(states, request_state_name(s),
+                            json_integer(router->requests.n_in_state[s]));
+    return states;
+}
+
+static json_t *counters_json(const struct router *router)
+{
+    json_t *counters = json_object();
+
+    for (enum counter i = 0; i < N_COUNTERS; i++)
+        json_object_set_new(counters, counter_name(i),
+                            json_integer((json_int_t)router->counters.values[i]));
+    return counters;
+}
+
+static json_t *classes_json(const struct router *router)
+{
+    json_t *classes = json_object();
+
+    for (uint32_t c = 0; c < router->n_classes; c++) {
+        json_t *counts = json_object();
+
+        for (enum class_counter i = 0; i < N_CLASS_COUNTERS; i++)
+            json_object_set_new(counts, class_counter_name(i),
+                                json_integer((json_int_t)router->counters.of_class[c][i]));
+        json_object_set_new(classes, router->class_names[c], counts);
+    }
+    return classes;
+}
+
+char *status_json(const struct router *router, uint64_t now_ns)
+{
+    const double uptime_s = (double)(now_ns - router->started_ns) / (double)NS_PER_S;
+    bool ready;
+    json_t *engines = engines_json(router, &ready);
+    json_t *all = json_pack(
+        "{s:b, s:s, s:{s:I, s:I, s:f}, s:{s:s, s:s, s:I}, s:{s:I, s:I}, s:o, s:o, s:o, s:o, s:o}",
+        "ready", ready, "group", router->config.group_name, "router", "pid", (json_int_t)getpid(),
+        "epoch", (json_int_t)router->epoch, "uptime_s", uptime_s, "model", "name",
+        router->text.model_name, "path", router->text.model_path, "n_ctx",
+        (json_int_t)router->text.n_ctx, "sessions", "n", (json_int_t)router->sessions.n, "max",
+        (json_int_t)router->sessions.config.sessions_max, "queues", queues_json(router), "requests",
+        requests_json(router), "engines", engines, "counters", counters_json(router), "classes",
+        classes_json(router));
+    char *text = all ? json_dumps(all, JSON_COMPACT) : NULL;
+
+    json_decref(all);
+    return text;
+}
