@@ -110,7 +110,7 @@ static int measure_duplex(struct probe *p)
     w.out = {host[1], device[1], 64 * MIB, cudaMemcpyDeviceToHost};
     PROBE_DO(probe_time(p, {duplex_launch, &w}, 1, 7, &us));
     /* Both directions together; half of it each when they end at the same time. */
-    probe_number(p, probe_gbps(2.0 * 4.0 * 64.0 * (double)MIB, us), "duplex_gbps");
+    probe_number(p, probe_gbps(2.0 * 4.0 * (double)w.in.bytes, us), "duplex_gbps");
     return 0;
 }
 

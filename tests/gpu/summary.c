@@ -45,11 +45,12 @@ static const struct figure FIGURES[] = {
 };
 enum { N_FIGURES = sizeof FIGURES / sizeof FIGURES[0] };
 
-/* Errors are errors, and what was never reached too. */
 static const char *figure_value(const struct report_table *table, const struct figure *figure)
 {
     const char *value = report_find(table, figure->key);
-    return value && strncmp(value, "error:", 6) ? value : "error";
+    if (!value)
+        return "none";
+    return strncmp(value, "error:", 6) ? value : "error";
 }
 
 static void table_write(struct report *report, const struct report_table *table)

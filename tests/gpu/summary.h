@@ -9,8 +9,8 @@ extern "C" {
 #endif
 
 /* Reads the results back from path and appends the table and, as the last line, key=value figures
- * separated by spaces (a figure that failed or was not measured is key=error).  Returns the number
- * of error lines in the file; a file that cannot be read back counts as one. */
+ * separated by spaces (key=error where it failed, key=none where nobody measured it).  Returns the
+ * number of error lines in the file; a file that cannot be read back counts as one. */
 int summary_write(struct report *report, const char *path);
 
 #ifdef __cplusplus
