@@ -24,15 +24,21 @@ def status_of(omni, config):
 
 
 def missing_parts(status, n_engines, n_workers):
-    """Names, as supervisord knows them, of the parts that are not ready."""
+    """Names, as supervisord knows them, of the parts that are not ready.
+
+    A worker counts when every engine sees it ready; while an engine is away nobody knows."""
     if status is None:
         return ["router"]
-    missing = [] if status.get("router", {}).get("ready", True) else ["router"]
-    for kind, name, count in (("engines", "engine", n_engines), ("workers", "attnd", n_workers)):
-        ready = {part.get("index", i) for i, part in enumerate(status.get(kind, []))
-                 if part.get("ready")}
-        missing += [f"{name}-{i}" for i in range(count) if i not in ready]
-    return missing
+    engines = [one for one in status.get("engines", []) if one.get("state") == "ready"]
+    here = {one["index"] for one in engines}
+    missing = [f"engine-{i}" for i in range(n_engines) if i not in here]
+    if missing:
+        return missing
+    for i in range(n_workers):
+        states = [worker["state"] for one in engines for worker in one["workers"] if worker["index"] == i]
+        if states != ["ready"] * n_engines:
+            missing.append(f"attnd-{i}")
+    return missing or ([] if status.get("ready") else ["router"])
 
 
 def command_ready(omni, config, n_engines, n_workers):

@@ -68,10 +68,12 @@ def answers(name):
 def status():
     if not answers("router"):
         sys.exit("no router")
-    count = {"engine": int(GROUP["n_engines"]), "attnd": int(GROUP["n_workers"])}
-    parts = {key: [{"index": i, "ready": answers(f"{kind}-{i}")} for i in range(count[kind])]
-             for key, kind in (("engines", "engine"), ("workers", "attnd"))}
-    print(json.dumps({"router": {"ready": True}, **parts}))
+    state = {True: "ready", False: "absent"}
+    workers = [{"index": i, "state": state[answers(f"attnd-{i}")]} for i in range(int(GROUP["n_workers"]))]
+    engines = [{"index": i, "state": state[answers(f"engine-{i}")], "workers": workers}
+               for i in range(int(GROUP["n_engines"]))]
+    ready = all(part["state"] == "ready" for part in workers + engines)
+    print(json.dumps({"ready": ready, "engines": engines}))
 
 
 def clean():
