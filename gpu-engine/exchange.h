@@ -31,6 +31,7 @@ struct exchange_job {
     uint32_t n_q;
     uint32_t pos;         /* of the first query; context after the job = pos + n_q */
     uint64_t deadline_ns; /* when the sweep is predicted to reach the output projection */
+    uint64_t sweep;       /* that posts it */
 };
 
 enum exchange_peer {
@@ -50,15 +51,15 @@ struct exchange_ops {
     /* Refreshes done[slot] = generation of the last finished job of each slot, for all slots;
      * what is seen here was published by the worker with release: its output may be read. */
     void (*poll_done)(struct exchange *x, uint32_t *done);
-    /* The output was copied out of the slot: DONE -> FREE. */
-    void (*take)(struct exchange *x, uint32_t slot, uint32_t generation);
+    /* The output was copied out of the slot: DONE -> FREE.  0, or -EIO: the worker could not
+     * compute the job, so what was copied is no output. */
+    int (*take)(struct exchange *x, uint32_t slot, uint32_t generation);
     /* Memory of arena block `block` of a worker, where KV copies start or end. */
     void *(*staging)(struct exchange *x, uint32_t worker, uint32_t block);
     enum exchange_peer (*peer)(struct exchange *x, uint32_t worker);
-    /* A slot that holds no job, or whose job can no longer be run by anyone, may change owner. */
-    int (*slot_reclaimable)(struct exchange *x, uint32_t slot);
-    /* Gives a reclaimable slot up: whatever job it held is void. */
-    void (*slot_reset)(struct exchange *x, uint32_t slot);
+    /* Voids whatever job the slot holds, if nobody can touch it any more: 1 = the slot, and what
+     * its job named, may change owner; 0 = its worker still has it.  No sweep may be in flight. */
+    int (*slot_release)(struct exchange *x, uint32_t slot);
     void (*destroy)(struct exchange *x);
 };
 
@@ -67,6 +68,7 @@ struct exchange {
     uint32_t n_workers;
     uint32_t slots_per_worker;
     uint32_t n_q_max;
+    uint32_t poll_us; /* 0: workers wake a sleeping engine; else it looks so often by itself */
 };
 
 static inline uint32_t exchange_n_slots(const struct exchange *x)

@@ -71,7 +71,7 @@ void ops_top_k(const float *x, uint32_t n, uint32_t k, uint32_t *idx)
     }
 }
 
-int rope_init(struct rope *rope, enum rope_style style, uint32_t n_dims, double theta,
+int rope_init(struct rope *rope, enum rope_pairing style, uint32_t n_dims, double theta,
               double freq_scale, const float *factors)
 {
     if (n_dims == 0 || n_dims % 2 != 0 || n_dims > ROPE_DIMS_MAX)

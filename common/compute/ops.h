@@ -33,19 +33,19 @@ void ops_top_k(const float *x, uint32_t n, uint32_t k, uint32_t *idx);
 /* Rotary embedding.  Which elements of a head form a pair:
  *   ROPE_PAIRS  2i and 2i+1 (llama GGUF files, whose q and k rows are permuted for it)
  *   ROPE_HALVES i and i + n_dims/2 ("neox"; Qwen, GPT-NeoX) */
-enum rope_style { ROPE_PAIRS, ROPE_HALVES };
+enum rope_pairing { ROPE_PAIRS, ROPE_HALVES };
 
 enum { ROPE_DIMS_MAX = 512 };
 
 struct rope {
-    enum rope_style style;
+    enum rope_pairing style;
     uint32_t n_dims;                    /* rotated elements at a head's start; even */
     double inv_freq[ROPE_DIMS_MAX / 2]; /* radians per position of each pair */
 };
 
 /* inv_freq[i] = freq_scale * theta^(-2i/n_dims) / factors[i]; factors: n_dims/2 values or NULL.
  * 0, or -EINVAL (n_dims odd, 0 or too large; theta or freq_scale not positive and finite). */
-int rope_init(struct rope *rope, enum rope_style style, uint32_t n_dims, double theta,
+int rope_init(struct rope *rope, enum rope_pairing style, uint32_t n_dims, double theta,
               double freq_scale, const float *factors);
 
 /* angles[0..n_dims/2) = cosines, angles[n_dims/2..n_dims) = sines of a position.  A function of the

@@ -114,6 +114,7 @@ struct device_token {
     float logprob;     /* natural, of the sampled token under the unmodified distribution */
     uint32_t n_ridden; /* offloaded rows: jobs of this token that rode along ... */
     uint32_t n_parked; /* ... and jobs that waited for a later visit */
+    int error;         /* 0, or -EIO: a job failed, the token is void */
 };
 #define DEVICE_TOKEN_OFFLOADED UINT32_C(0x80000000)
 
@@ -150,9 +151,9 @@ struct device_config {
     uint32_t seqs_max;          /* common sequences of one sweep */
     uint32_t context_max;       /* tokens of a sequence */
     uint32_t n_threads;
-    const uint32_t *cpus; /* [n_threads], or NULL: not pinned */
-    uint32_t spin_us;     /* idle threads of the team spin so long before they sleep */
-    uint32_t copies_max;  /* copies in flight */
+    const int *cpus;     /* [n_threads], or NULL: not pinned */
+    uint32_t spin_us;    /* idle threads of the team spin so long before they sleep */
+    uint32_t copies_max; /* copies in flight */
     void (*notify)(void *);
     void *notify_arg;
 };

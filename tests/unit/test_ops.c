@@ -156,7 +156,7 @@ static void test_argmax_and_top_k(void **state)
 }
 
 /* Against complex rotation in double; both styles; elements beyond n_dims stay. */
-static void check_rope(enum rope_style style, uint32_t n_dims, uint32_t head_dim, uint32_t pos)
+static void check_rope(enum rope_pairing style, uint32_t n_dims, uint32_t head_dim, uint32_t pos)
 {
     enum { HEADS = 3 };
     uint64_t rng = 3;

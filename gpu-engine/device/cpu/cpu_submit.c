@@ -1,0 +1,148 @@
+/* Copying a sweep's input, so that submit keeps no pointer of the caller's. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "gpu-engine/device/cpu/cpu_device.h"
+
+int cpu_sweep_alloc(struct device *d, struct cpu_sweep *s)
+{
+    const struct device_config *c = &d->config;
+    size_t table = (size_t)d->geometry->n_groups * d->table_max;
+    size_t picked = (size_t)d->n_layers * c->returned_rows_max + 1;
+
+    s->seqs = calloc(c->seqs_max, sizeof *s->seqs);
+    s->tokens = calloc(c->rows_max, sizeof *s->tokens);
+    s->tables = calloc(c->seqs_max * table, sizeof *s->tables);
+    s->enters = calloc(c->returned_rows_max + 1, sizeof *s->enters);
+    s->enter_tables = calloc(c->returned_rows_max * table + 1, sizeof *s->enter_tables);
+    s->leaves = calloc(d->n_slots + 1, sizeof *s->leaves);
+    s->picks = calloc(d->n_layers, sizeof *s->picks);
+    s->arrivals = calloc(d->n_layers, sizeof *s->arrivals);
+    s->layers = calloc(d->n_layers, sizeof *s->layers);
+    s->picked = calloc(picked, sizeof *s->picked);
+    s->out = calloc(c->seqs_max + d->n_slots + 1, sizeof *s->out);
+    if (s->seqs == NULL || s->tokens == NULL || s->tables == NULL || s->enters == NULL ||
+        s->enter_tables == NULL || s->leaves == NULL || s->picks == NULL || s->arrivals == NULL ||
+        s->layers == NULL || s->picked == NULL || s->out == NULL)
+        return -ENOMEM;
+    return 0;
+}
+
+void cpu_sweep_free(struct cpu_sweep *s)
+{
+    free(s->seqs);
+    free(s->tokens);
+    free(s->tables);
+    free(s->enters);
+    free(s->enter_tables);
+    free(s->leaves);
+    free(s->picks);
+    free(s->arrivals);
+    free(s->layers);
+    free(s->picked);
+    free(s->out);
+    memset(s, 0, sizeof *s);
+}
+
+/* Tables are copied with the stride of a full context, whatever the caller's is. */
+static void tables_copy(const struct device *d, uint32_t *to, const uint32_t *from, uint32_t stride)
+{
+    for (uint32_t g = 0; from != NULL && g < d->geometry->n_groups; g++)
+        memcpy(to + (size_t)g * d->table_max, from + (size_t)g * stride, stride * sizeof *to);
+}
+
+static bool seq_fits(const struct device *d, const struct device_seq *q)
+{
+    return q->n_rows > 0 && q->table_stride <= d->table_max &&
+           (uint64_t)q->pos + q->n_rows <= (uint64_t)q->table_stride * d->geometry->block_tokens &&
+           (uint64_t)q->pos + q->n_rows <= d->config.context_max;
+}
+
+static int copy_batch(struct device *d, struct cpu_sweep *to, const struct device_batch *from)
+{
+    size_t table = (size_t)d->geometry->n_groups * d->table_max;
+    uint32_t n_rows = 0;
+
+    if (from->n_seqs > d->config.seqs_max)
+        return -EINVAL;
+    for (uint32_t i = 0; i < from->n_seqs; i++) {
+        const struct device_seq *q = &from->seqs[i];
+
+        if (!seq_fits(d, q) || q->n_rows > d->config.rows_max - n_rows)
+            return -EINVAL;
+        to->seqs[i] = *q;
+        memcpy(to->tokens + n_rows, q->tokens, q->n_rows * sizeof *to->tokens);
+        tables_copy(d, to->tables + i * table, q->tables, q->table_stride);
+        to->seqs[i].tokens = to->tokens + n_rows;
+        to->seqs[i].tables = to->tables + i * table;
+        to->seqs[i].table_stride = d->table_max;
+        n_rows += q->n_rows;
+    }
+    to->in.batch[0] = (struct device_batch){.n_seqs = from->n_seqs, .seqs = to->seqs};
+    return 0;
+}
+
+static bool enter_fits(const struct device *d, const struct device_enter *e, uint32_t n_rows)
+{
+    return e->slot < d->n_slots && e->n_q >= 1 && e->n_q <= d->n_q_max &&
+           e->n_q <= d->config.returned_rows_max - n_rows && e->table_stride <= d->table_max;
+}
+
+static int copy_enters(struct device *d, struct cpu_sweep *to, const struct device_sweep *from)
+{
+    size_t table = (size_t)d->geometry->n_groups * d->table_max;
+    uint32_t n_rows = 0;
+
+    for (uint32_t i = 0; i < from->n_enter; i++) {
+        if (!enter_fits(d, &from->enter[i], n_rows))
+            return -EINVAL;
+        n_rows += from->enter[i].n_q;
+        to->enters[i] = from->enter[i];
+        if (from->enter[i].tables != NULL) {
+            tables_copy(d, to->enter_tables + i * table, from->enter[i].tables,
+                        from->enter[i].table_stride);
+            to->enters[i].tables = to->enter_tables + i * table;
+            to->enters[i].table_stride = d->table_max;
+        }
+    }
+    to->in.enter = to->enters;
+    to->in.n_enter = from->n_enter;
+    return 0;
+}
+
+static int copy_leaves(struct device *d, struct cpu_sweep *to, const struct device_sweep *from)
+{
+    if (from->n_leave > d->n_slots)
+        return -EINVAL;
+    for (uint32_t i = 0; i < from->n_leave; i++) {
+        if (from->leave[i] >= d->n_slots)
+            return -EINVAL;
+        to->leaves[i] = from->leave[i];
+    }
+    to->in.leave = to->leaves;
+    to->in.n_leave = from->n_leave;
+    return 0;
+}
+
+int cpu_sweep_copy(struct device *d, struct cpu_sweep *to, const struct device_sweep *from)
+{
+    int rc;
+
+    if (from->batch[1].n_seqs > 0)
+        return -ENOTSUP; /* caps.two_batch is 0 */
+    for (uint32_t l = 0; l < d->n_layers; l++) {
+        if (from->pick[l].wait_ns > 0)
+            return -ENOTSUP; /* funded waiting is priced by the latency model */
+    }
+    memset(&to->in, 0, sizeof to->in);
+    to->in.seq = from->seq;
+    memcpy(to->picks, from->pick, d->n_layers * sizeof *to->picks);
+    memcpy(to->arrivals, from->arrival_ns, d->n_layers * sizeof *to->arrivals);
+    rc = copy_batch(d, to, &from->batch[0]);
+    if (rc == 0)
+        rc = copy_enters(d, to, from);
+    if (rc == 0)
+        rc = copy_leaves(d, to, from);
+    return rc;
+}

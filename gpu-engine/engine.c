@@ -1,0 +1,444 @@
+#include "gpu-engine/engine.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/base/clock.h"
+#include "common/base/invariant.h"
+#include "common/base/log.h"
+#include "common/base/process.h"
+#include "gpu-engine/batch.h"
+#include "gpu-engine/ending.h"
+#include "gpu-engine/exchange_delay.h"
+#include "gpu-engine/intake.h"
+#include "gpu-engine/placement.h"
+#include "gpu-engine/replay.h"
+#include "gpu-engine/report.h"
+#include "proto/wire.h"
+
+enum {
+    CONTEXT_DEFAULT_MAX =
+        8192,              /* when engine.ctx_max is 0: bounds memory for long-context models */
+    STATE_EVERY_BEATS = 5, /* state messages: 4 a second */
+};
+
+void engine_ring(void *engine)
+{
+    struct engine *e = engine;
+
+    atomic_fetch_add_explicit(&e->events, 1, memory_order_release);
+    bell_ring(&e->bell);
+}
+
+/* ---- Start ----------------------------------------------------------------------------------- */
+
+static enum kv_type kv_type_of(const struct omni_config *c)
+{
+    switch ((enum config_kv_type)c->engine_kv_type) {
+    case CONFIG_KV_BF16:
+        return KV_TYPE_BF16;
+    case CONFIG_KV_F32:
+        return KV_TYPE_F32;
+    case CONFIG_KV_F16:
+        break;
+    }
+    return KV_TYPE_F16;
+}
+
+static struct kv_layer_spec layer_spec(const struct attention_desc *a)
+{
+    return (struct kv_layer_spec){.attention = a->kind == ATTENTION_WINDOW ? KV_ATTENTION_WINDOW
+                                                                           : KV_ATTENTION_FULL,
+                                  .n_heads = a->n_heads,
+                                  .n_kv_heads = a->n_kv_heads,
+                                  .dk = a->k_width,
+                                  .dv = a->v_width,
+                                  .window = a->window,
+                                  .n_sinks = a->n_sinks,
+                                  .scale = a->scale};
+}
+
+static int set_geometry(struct engine *e, struct error *err)
+{
+    struct kv_layer_spec layers[KV_LAYERS_MAX];
+    struct kv_geometry_config config = {.type = kv_type_of(e->config),
+                                        .block_tokens = e->config->engine_block_tokens,
+                                        .n_groups = e->config->engine_layer_groups,
+                                        .rank = 0,
+                                        .n_ranks = 1,
+                                        .model_hash = e->model->hash};
+    const char *field;
+
+    if (e->model->n_layers > KV_LAYERS_MAX)
+        return error_set(err, -EINVAL, "model: %u layers, at most %d are supported",
+                         e->model->n_layers, KV_LAYERS_MAX);
+    for (uint32_t l = 0; l < e->model->n_layers; l++)
+        layers[l] = layer_spec(&e->model->layers[l].attn);
+    if (geometry_init(&e->geometry, &config, layers, e->model->n_layers, &field) != 0)
+        return error_set(err, -EINVAL, "KV geometry: %s is out of bounds", field);
+    return 0;
+}
+
+static void set_sizes(struct engine *e)
+{
+    const struct omni_config *c = e->config;
+    uint32_t model_max =
+        e->model->n_ctx < CONTEXT_DEFAULT_MAX ? e->model->n_ctx : (uint32_t)CONTEXT_DEFAULT_MAX;
+
+    e->context_max = c->engine_ctx_max != 0 ? c->engine_ctx_max : model_max;
+    e->table_max = geometry_blocks_for(&e->geometry, e->context_max);
+    e->rows_max = c->engine_batch_tokens_max;
+    e->seqs_max = c->engine_max_seqs < e->rows_max ? c->engine_max_seqs : e->rows_max;
+    e->returned_max = c->engine_p_max > c->worker_n_q_max ? c->engine_p_max : c->worker_n_q_max;
+}
+
+static int open_model(struct engine *e, struct error *err)
+{
+    struct gguf_error gguf_err;
+    int rc = model_open(e->config->model_path, &e->model, &gguf_err);
+
+    if (rc != 0)
+        return error_set(err, rc, "model.path %s: %s", e->config->model_path, gguf_err.text);
+    rc = set_geometry(e, err);
+    if (rc == 0)
+        set_sizes(e);
+    return rc;
+}
+
+static int plan_topology(struct engine *e, struct error *err)
+{
+    const struct omni_config *c = e->config;
+    struct topology_request request = {.n_engines = c->group_n_engines,
+                                       .n_workers = c->group_n_workers,
+                                       .engine_threads = c->engine_threads,
+                                       .worker_threads = c->worker_threads,
+                                       .engine_cpus = c->engine_cpus,
+                                       .worker_cpus = c->worker_cpus};
+    int rc = topology_load(&e->topology, NULL, err);
+
+    if (rc == 0)
+        rc = topology_plan(&e->topology, &request, &e->plan, err);
+    /* Threads started from here on inherit it: they stay away from the workers' cores. */
+    if (rc == 0 && e->plan.engine[e->index].pinned)
+        topology_pin_thread(&e->plan.engine[e->index].cpus);
+    return rc;
+}
+
+static int open_exchange(struct engine *e, struct error *err)
+{
+    const struct omni_config *c = e->config;
+    char dir[SEGMENT_PATH_MAX];
+    const char *delay =
+        getenv("OMNI_EXCHANGE_DELAY"); /* a fault to test with, see exchange_delay.h */
+    int rc = segment_dir_resolve(c->shm_dir, c->group_name, dir, sizeof dir);
+
+    if (rc != 0)
+        return error_set(err, rc, "shm.dir is too long");
+    rc = segment_dir_prepare(dir, err);
+    struct exchange_shm_config config = {
+        .dir = dir,
+        .engine_idx = e->index,
+        .n_workers = c->engine_offload == CONFIG_OFFLOAD_NEVER ? 0 : c->group_n_workers,
+        .slots_per_worker = c->worker_slots,
+        .n_q_max = c->worker_n_q_max,
+        .arena_bytes = (uint64_t)c->worker_arena_mb << 20,
+        .n_sequences = c->engine_max_seqs,
+        .context_max = e->context_max,
+        .late_ns = c->worker_late_ms * NS_PER_MS,
+        .kill_ns = c->worker_kill_ms * NS_PER_MS,
+        .settle_timeout_ns = c->engine_ready_timeout_ms * NS_PER_MS,
+        .geometry = &e->geometry};
+    for (uint32_t w = 0; w < config.n_workers; w++)
+        config.node[w] = e->plan.worker[w].node;
+    if (rc == 0)
+        rc = exchange_shm_create(&e->shm, &config, err);
+    if (rc == 0)
+        rc = stats_create(&e->stats, dir, "gpu-engine", e->index, report_stats_rows(),
+                          ENGINE_N_STATS, err);
+    if (rc != 0)
+        return rc;
+    e->exchange = &e->shm->base;
+    if (delay != NULL &&
+        exchange_delay_create(&e->exchange, e->exchange, (uint32_t)strtoul(delay, NULL, 10)) != 0)
+        return error_set(err, -ENOMEM, "no memory for the delaying exchange");
+    return 0;
+}
+
+static uint32_t device_blocks(const struct engine *e)
+{
+    const struct omni_config *c = e->config;
+
+    return c->engine_kv_blocks != 0
+               ? c->engine_kv_blocks
+               : (uint32_t)(((uint64_t)c->engine_kv_mb << 20) / e->geometry.block_bytes);
+}
+
+static int open_device(struct engine *e, struct error *err)
+{
+    static const char *const names[] = {"cpu", "cuda", "sim"};
+    const struct topology_place *place = &e->plan.engine[e->index];
+    const char *known;
+    int cpus[TOPOLOGY_CPUS_MAX];
+
+    e->ops = device_find(names[e->config->engine_device], &known);
+    if (e->ops == NULL)
+        return error_set(err, -ENOTSUP, "engine.device = %s is not built in; known: %s",
+                         names[e->config->engine_device], known);
+    for (uint32_t i = 0; i < place->n_threads && i < TOPOLOGY_CPUS_MAX; i++)
+        cpus[i] = cpu_set_nth(&place->cpus, i % cpu_set_count(&place->cpus));
+    struct device_config config = {.model = e->model,
+                                   .geometry = &e->geometry,
+                                   .exchange = e->exchange,
+                                   .n_kv_blocks = device_blocks(e),
+                                   .rows_max = e->rows_max,
+                                   .returned_rows_max = e->returned_max,
+                                   .seqs_max = e->seqs_max,
+                                   .context_max = e->context_max,
+                                   .n_threads = place->n_threads,
+                                   .cpus = place->pinned ? cpus : NULL,
+                                   .spin_us = place->exclusive ? e->config->worker_spin_us : 0,
+                                   .copies_max = ENGINE_COPIES_MAX,
+                                   .notify = engine_ring,
+                                   .notify_arg = e};
+    if (config.n_kv_blocks == 0)
+        return error_set(err, -EINVAL, "engine.kv_mb = %u holds no KV block of %u bytes",
+                         e->config->engine_kv_mb, e->geometry.block_bytes);
+    int rc = e->ops->open(&e->device, &config);
+    return rc == 0 ? 0 : error_set(err, rc, "device %s: %s", e->ops->name, strerror(-rc));
+}
+
+static int init_worker_books(struct engine *e, uint32_t w)
+{
+    struct engine_worker *worker = &e->workers[w];
+    uint32_t n_slots = e->exchange->slots_per_worker;
+    int rc = kv_pool_init(&worker->pool, e->shm->arenas[w].n_blocks);
+
+    worker->free_slots = calloc(n_slots, sizeof *worker->free_slots);
+    if (rc != 0 || worker->free_slots == NULL)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < n_slots; i++)
+        worker->free_slots[worker->n_free_slots++] = w * n_slots + n_slots - 1 - i;
+    return 0;
+}
+
+static uint32_t largest_arena(const struct engine *e)
+{
+    uint32_t n = 0;
+
+    for (uint32_t w = 0; w < e->exchange->n_workers; w++)
+        n = e->workers[w].pool.n_blocks > n ? e->workers[w].pool.n_blocks : n;
+    return n;
+}
+
+static int init_books(struct engine *e)
+{
+    const struct omni_config *c = e->config;
+    uint32_t n_slots = exchange_n_slots(e->exchange);
+    size_t table = (size_t)e->geometry.n_groups * e->table_max;
+    int rc = sequence_table_init(&e->sequences, c->engine_max_seqs, e->geometry.n_groups,
+                                 e->table_max, e->context_max);
+
+    if (rc == 0)
+        rc = kv_pool_init(&e->pool, device_blocks(e));
+    for (uint32_t w = 0; w < e->exchange->n_workers && rc == 0; w++)
+        rc = init_worker_books(e, w);
+    e->slot_owner = calloc(n_slots + 1, sizeof *e->slot_owner);
+    e->leaves = calloc(n_slots + 1, sizeof *e->leaves);
+    e->copy_blocks = calloc(table, sizeof *e->copy_blocks);
+    e->copy_staging = calloc(table, sizeof *e->copy_staging);
+    e->items = calloc(c->engine_max_seqs, sizeof *e->items);
+    e->item_ids = calloc(c->engine_max_seqs, sizeof *e->item_ids);
+    if (rc == 0)
+        rc = batch_init(e);
+    if (rc != 0 || e->slot_owner == NULL || e->leaves == NULL || e->copy_blocks == NULL ||
+        e->copy_staging == NULL || e->items == NULL || e->item_ids == NULL)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < n_slots; i++)
+        e->slot_owner[i] = SEQUENCE_NONE;
+    struct admission_limits limits = {.context_max = e->context_max,
+                                      .block_tokens = e->geometry.block_tokens,
+                                      .n_groups = e->geometry.n_groups,
+                                      .device_blocks = e->pool.n_blocks,
+                                      .arena_blocks = largest_arena(e),
+                                      .must_offload = c->engine_offload == CONFIG_OFFLOAD_ALWAYS};
+    admission_init(&e->admission, &limits);
+    return 0;
+}
+
+static int open_control(struct engine *e, struct error *err)
+{
+    char run_dir[256], name[32], url[WIRE_URL_BYTES];
+    int rc = wire_run_dir(e->config->run_dir, run_dir, sizeof run_dir);
+
+    snprintf(name, sizeof name, "engine-%u.sock", e->index);
+    if (rc == 0)
+        rc = wire_url(url, run_dir, e->config->group_name, name);
+    if (rc != 0)
+        return error_set(err, rc, "run.dir is too long for a socket path");
+    struct control_config config = {.url = url,
+                                    .epoch = (uint64_t)e->shm->epoch << 32 | (uint32_t)getpid(),
+                                    .handlers = intake_handlers(e)};
+    return control_create(&e->control, &config, err);
+}
+
+static void set_totals(struct engine *e)
+{
+    uint64_t huge = 0;
+
+    for (uint32_t w = 0; w < e->exchange->n_workers; w++)
+        huge += segment_huge_bytes(&e->shm->arenas[w].segment);
+    stats_set(&e->stats, ENGINE_STAT_ARENA_HUGE, huge);
+}
+
+int engine_init(struct engine *e, const struct omni_config *config, uint32_t index,
+                struct error *err)
+{
+    int rc;
+
+    memset(e, 0, sizeof *e);
+    e->stats = STATS_NONE;
+    e->config = config;
+    e->index = index;
+    rc = plan_topology(e, err);
+    if (rc == 0)
+        rc = open_model(e, err);
+    if (rc == 0)
+        rc = open_exchange(e, err);
+    if (rc == 0)
+        rc = open_device(e, err);
+    if (rc == 0 && init_books(e) != 0)
+        rc = error_set(err, -ENOMEM, "no memory for %u sequences of %u tokens",
+                       config->engine_max_seqs, e->context_max);
+    if (rc == 0)
+        rc = open_control(e, err);
+    if (rc != 0)
+        return rc;
+    set_totals(e);
+    log_info("engine_ready",
+             "index=%u epoch=%u layers=%u context=%u kv_blocks=%u workers=%u slots=%u", e->index,
+             e->shm->epoch, e->geometry.n_layers, e->context_max, e->pool.n_blocks,
+             e->exchange->n_workers, exchange_n_slots(e->exchange));
+    return 0;
+}
+
+/* ---- The loop -------------------------------------------------------------------------------- */
+
+static void take_arrivals(struct engine *e)
+{
+    struct sequence *s;
+
+    while ((s = sequence_next_arrival(&e->sequences)) != NULL) {
+        struct sequence_info info = {.prompt = s->tokens,
+                                     .prompt_len = s->n_prompt,
+                                     .admitted_ns = clock_now_ns(),
+                                     .params = {.seed = s->sampling.seed,
+                                                .temperature = s->sampling.temperature,
+                                                .top_p = s->sampling.top_p,
+                                                .min_p = s->sampling.min_p,
+                                                .top_k = s->sampling.top_k,
+                                                .max_tokens = s->max_tokens,
+                                                .class_idx = s->class_idx}};
+        memcpy(info.request_id, s->id.bytes, sizeof info.request_id);
+        if (engine_is_best_effort(s) && directory_acquire(&e->shm->directory, &info, &s->ref) != 0)
+            ending_fail(e, s, ERROR_OVERLOADED, "the sequence directory is full", true);
+    }
+}
+
+static void poll_device(struct engine *e)
+{
+    struct device_done done;
+
+    while (e->ops->poll(e->device, &done))
+        replay_sweep(e, &done);
+}
+
+/* Everything that changes the books. */
+static void between_sweeps(struct engine *e)
+{
+    take_arrivals(e);
+    ending_obey(e);
+    ending_drain(e);
+    placement_step(e);
+    exchange_shm_drain_announcements(e->shm);
+    if (batch_build(e))
+        batch_submit(e);
+}
+
+static void beat(struct engine *e, uint64_t now)
+{
+    if (now < e->next_beat_ns)
+        return;
+    e->next_beat_ns = now + ENGINE_BEAT_MS * NS_PER_MS;
+    e->n_beats++;
+    exchange_shm_poll_peers(e->shm, now);
+    engine_page_beat(&e->shm->page, now, e->sweep);
+    if (e->n_beats % STATE_EVERY_BEATS == 0)
+        report_state(e);
+}
+
+static bool something_happened(void *arg)
+{
+    struct engine *e = arg;
+
+    if (atomic_load_explicit(&e->events, memory_order_acquire) != e->events_seen)
+        return true;
+    return !e->in_flight && exchange_shm_announced(e->shm);
+}
+
+static void sleep_until_event(struct engine *e, uint32_t events_seen)
+{
+    struct bell_shared *bells[] = {&e->bell, &e->shm->page.shared->done_bell};
+    struct bell_wait wait = {.ready = something_happened, .arg = e, .until_ns = e->next_beat_ns};
+
+    if (e->exchange->poll_us > 0 && !e->in_flight)
+        wait.until_ns = clock_now_ns() + e->exchange->poll_us * NS_PER_US;
+    e->events_seen = events_seen;
+    bell_sleep(bells, e->in_flight ? 1 : 2, &wait);
+}
+
+void engine_tick(struct engine *e)
+{
+    uint32_t events_seen = atomic_load_explicit(&e->events, memory_order_acquire);
+
+    poll_device(e);
+    if (!e->in_flight)
+        between_sweeps(e);
+    beat(e, clock_now_ns());
+    sleep_until_event(e, events_seen);
+}
+
+/* ---- End ------------------------------------------------------------------------------------- */
+
+static void free_books(struct engine *e)
+{
+    batch_fini(e);
+    for (uint32_t w = 0; w < EXCHANGE_WORKERS_MAX; w++) {
+        kv_pool_fini(&e->workers[w].pool);
+        free(e->workers[w].free_slots);
+    }
+    kv_pool_fini(&e->pool);
+    free(e->slot_owner);
+    free(e->leaves);
+    free(e->copy_blocks);
+    free(e->copy_staging);
+    free(e->items);
+    free(e->item_ids);
+    if (e->sequences.all != NULL)
+        sequence_table_fini(&e->sequences);
+}
+
+void engine_shutdown(struct engine *e)
+{
+    control_destroy(e->control);
+    if (e->device != NULL)
+        e->ops->close(e->device);
+    free_books(e);
+    stats_detach(&e->stats);
+    if (e->exchange != NULL)
+        e->exchange->ops->destroy(e->exchange);
+    else if (e->shm != NULL)
+        e->shm->base.ops->destroy(&e->shm->base);
+    model_close(e->model);
+}

@@ -1,0 +1,165 @@
+/* engine.h - the engine's state and the parts it is made of.
+ *
+ * DESIGN.  One replica of one model: the engine thread owns the sweep.  A tick takes in what
+ * happened (arrivals, a finished sweep, finished copies, workers that came or went), decides what
+ * is where (placement), builds the next sweep (batch), submits it, and sleeps until something
+ * happens.  All that changes the books (blocks, slots, states) happens between sweeps, so the books
+ * need no lock and a block named by a sweep never changes hands under it.
+ *
+ *   control    thread: socket to the router, admission answer        control.h, admission.h
+ *   engine     thread: this file, and
+ *     kv         blocks of a sequence: grow, share, drop              kv.h
+ *     placement  device, arena or parked; copies out and back         placement.h
+ *     batch      who is in the next sweep                             batch.h
+ *     replay     what a finished sweep means                          replay.h
+ *     ending     answers, and gives memory back when nobody can touch it   ending.h
+ *     report     state for the router, statistics page                report.h
+ *   device     its own threads                                       device/device.h
+ *
+ * The engine sleeps on two bells: its own (device, copies, control) and, when no sweep is in
+ * flight, the shared one that workers ring. */
+#ifndef OMNI_GPU_ENGINE_ENGINE_H
+#define OMNI_GPU_ENGINE_ENGINE_H
+
+#include "common/base/config.h"
+#include "common/model/model.h"
+#include "common/sched/arrival.h"
+#include "common/shm/stats.h"
+#include "common/topology/topology.h"
+#include "gpu-engine/admission.h"
+#include "gpu-engine/control.h"
+#include "gpu-engine/device/device.h"
+#include "gpu-engine/exchange_shm.h"
+#include "gpu-engine/kv_pool.h"
+#include "gpu-engine/sequence.h"
+
+enum {
+    ENGINE_COPIES_MAX = 8,
+    ENGINE_BEAT_MS = 50, /* heartbeat, look at peers, state message */
+};
+
+/* clang-format off */
+#define ENGINE_STATS(X)                                                                            \
+    X(SWEEPS, "sweeps", COUNTER, "sweeps run")                                                     \
+    X(ROWS, "rows", COUNTER, "common rows computed")                                               \
+    X(TOKENS_DEVICE, "tokens_device", COUNTER, "output tokens whose attention ran on the device")  \
+    X(TOKENS_WORKER, "tokens_worker", COUNTER, "output tokens whose attention ran on workers")     \
+    X(JOBS_POSTED, "jobs_posted", COUNTER, "attention jobs sent to workers")                       \
+    X(JOBS_RIDDEN, "jobs_ridden", COUNTER, "jobs that were back in the same sweep")                \
+    X(JOBS_PARKED, "jobs_parked", COUNTER, "jobs that waited for a later sweep")                   \
+    X(JOBS_FAILED, "jobs_failed", COUNTER, "tokens void because a job failed")                     \
+    X(COPIES_OUT, "copies_out", COUNTER, "sequences copied to an arena")                           \
+    X(COPIES_IN, "copies_in", COUNTER, "sequences copied back to the device")                      \
+    X(COPIED_BLOCKS, "copied_blocks", COUNTER, "KV blocks moved by copies")                        \
+    X(SHARED_BLOCKS, "shared_blocks", COUNTER, "KV blocks found by prefix instead of made")        \
+    X(SWEEPS_IN_COPY, "sweeps_in_copy", COUNTER, "sweeps that ended while a copy was under way")   \
+    X(YIELDS, "yields", COUNTER, "best-effort sequences whose KV was dropped")                     \
+    X(RECOMPUTED, "recomputed_tokens", COUNTER, "KV positions computed again after a drop")        \
+    X(REFUSED, "refused", COUNTER, "requests refused at admission")                                \
+    X(FINISHED, "finished", COUNTER, "requests ended: stop or length")                             \
+    X(CANCELLED, "cancelled", COUNTER, "requests ended: cancelled")                                \
+    X(FAILED, "failed", COUNTER, "requests ended: error")                                          \
+    X(WAITING, "waiting", GAUGE, "sequences that hold no KV")                                      \
+    X(RUNNING, "running", GAUGE, "sequences on the device")                                        \
+    X(RESIDENT, "resident", GAUGE, "sequences in an arena")                                        \
+    X(DRAINING, "draining", GAUGE, "ended sequences whose memory a worker may still touch")        \
+    X(KV_FREE, "kv_blocks_free", GAUGE, "free KV blocks of the device")                            \
+    X(KV_TOTAL, "kv_blocks_total", GAUGE, "KV blocks of the device")                               \
+    X(ARENA_FREE, "arena_blocks_free", GAUGE, "free KV blocks of all arenas")                      \
+    X(ARENA_TOTAL, "arena_blocks_total", GAUGE, "KV blocks of all arenas")                         \
+    X(ARENA_HUGE, "arena_huge_bytes", GAUGE, "arena bytes in huge pages")                          \
+    X(SLOTS_FREE, "slots_free", GAUGE, "free job slots")                                           \
+    X(SWEEP_US, "last_sweep_us", GAUGE, "time of the last sweep")
+/* clang-format on */
+
+#define ENGINE_STAT_ENUM(NAME, ...) ENGINE_STAT_##NAME,
+enum engine_stat { ENGINE_STATS(ENGINE_STAT_ENUM) ENGINE_N_STATS };
+
+/* Books of one worker's arena and slots. */
+struct engine_worker {
+    struct kv_pool pool;
+    uint32_t *free_slots; /* global slot numbers, a stack */
+    uint32_t n_free_slots;
+    uint32_t n_resident;
+};
+
+/* Scratch of the sweep that is built, and who is in it while it is in flight. */
+struct engine_batch {
+    struct device_seq *seqs;
+    uint32_t *members; /* [seqs_max] sequence of each device_seq */
+    uint32_t n_seqs, n_rows;
+    uint64_t kv_tokens; /* context lengths over the common rows */
+    struct device_enter *enters;
+    uint32_t n_enter;
+    struct device_pick *picks;
+    uint64_t *arrivals;
+};
+
+struct engine {
+    const struct omni_config *config;
+    uint32_t index;
+    struct topology topology;
+    struct topology_plan plan;
+
+    struct model *model;
+    struct kv_geometry geometry;
+    const struct device_ops *ops;
+    struct device *device;
+    struct exchange_shm *shm;
+    struct exchange *exchange; /* shm, or a wrapper around it */
+    uint32_t context_max, rows_max, returned_max, seqs_max, table_max;
+
+    struct sequence_table sequences;
+    struct admission admission;
+    struct kv_pool pool; /* the device's */
+    struct engine_worker workers[EXCHANGE_WORKERS_MAX];
+    uint32_t *slot_owner; /* [n_slots] sequence, or SEQUENCE_NONE */
+    uint32_t *leaves;     /* [n_slots] slots given up since the last sweep */
+    uint32_t n_leaves;
+    uint32_t *order;       /* [n_sequences] scratch: sequences by arrival */
+    uint32_t *copy_blocks; /* [n_groups * table_max] scratch of one copy */
+    void **copy_staging;
+    uint32_t n_copies; /* under way */
+    bool be_starved;   /* a best-effort sequence waits for device blocks to begin */
+    bool be_stuck;     /* one that computes cannot grow */
+
+    struct engine_batch batch;
+    bool in_flight;
+    uint64_t sweep; /* number of the last one submitted */
+    struct arrival_model arrival;
+    struct arrival_layer *arrival_layers;
+
+    struct control *control;
+    struct engine_token_item *items; /* [n_sequences] of one engine_tokens message */
+    uint32_t *item_ids;
+    struct bell_shared bell; /* private memory: device, copies, control */
+    _Atomic uint32_t events; /* grows with each ring of it */
+    uint32_t events_seen;
+    uint64_t next_beat_ns, n_beats;
+    struct stats_page stats;
+};
+
+/* 0, or -errno with *err.  A failed init is safe to shut down. */
+int engine_init(struct engine *e, const struct omni_config *config, uint32_t index,
+                struct error *err);
+
+/* One round; sleeps when there is nothing to do, but no longer than a heartbeat. */
+void engine_tick(struct engine *e);
+
+/* Tells the router, stops the device, detaches; segments stay. */
+void engine_shutdown(struct engine *e);
+
+/* Wakes the engine thread; any thread. */
+void engine_ring(void *engine);
+
+static inline bool engine_is_best_effort(const struct sequence *s)
+{
+    return !s->latency_sensitive;
+}
+
+static inline void engine_count(struct engine *e, enum engine_stat stat, uint64_t n)
+{
+    stats_add(&e->stats, (uint32_t)stat, n);
+}
+
+#endif

@@ -1,0 +1,151 @@
+#include "gpu-engine/exchange_delay.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "common/base/hash.h"
+
+enum { DELAY_POLL_US = 200 }; /* nothing wakes the engine when a held result becomes visible */
+
+struct exchange_delay {
+    struct exchange base; /* first */
+    struct exchange *inner;
+    uint32_t polls_max;
+    uint32_t *arrived; /* [n_slots] generation last seen finished by the inner exchange */
+    uint32_t *visible; /* [n_slots] generation shown */
+    uint32_t *hold;    /* [n_slots] polls until visible follows arrived */
+    uint32_t *fresh;   /* [n_slots] scratch of one poll */
+};
+
+static struct exchange_delay *delay_of(struct exchange *x)
+{
+    return (struct exchange_delay *)x;
+}
+
+static void delay_payload(struct exchange *x, uint32_t slot, struct exchange_payload *out)
+{
+    struct exchange *inner = delay_of(x)->inner;
+
+    inner->ops->payload(inner, slot, out);
+}
+
+static uint32_t delay_post(struct exchange *x, const struct exchange_job *job)
+{
+    struct exchange *inner = delay_of(x)->inner;
+
+    return inner->ops->post(inner, job);
+}
+
+static void delay_flush(struct exchange *x)
+{
+    struct exchange *inner = delay_of(x)->inner;
+
+    inner->ops->flush(inner);
+}
+
+static uint32_t polls_held(const struct exchange_delay *d, uint32_t slot, uint32_t generation)
+{
+    uint32_t key[2] = {slot, generation};
+
+    return (uint32_t)(hash_bytes(HASH_SEED, key, sizeof key) % (d->polls_max + 1));
+}
+
+static void delay_poll_done(struct exchange *x, uint32_t *done)
+{
+    struct exchange_delay *d = delay_of(x);
+
+    d->inner->ops->poll_done(d->inner, d->fresh);
+    for (uint32_t s = 0; s < exchange_n_slots(x); s++) {
+        if (d->fresh[s] != d->arrived[s]) {
+            d->arrived[s] = d->fresh[s];
+            d->hold[s] = polls_held(d, s, d->fresh[s]);
+        } else if (d->hold[s] > 0) {
+            d->hold[s]--;
+        }
+        if (d->hold[s] == 0)
+            d->visible[s] = d->arrived[s];
+        done[s] = d->visible[s];
+    }
+}
+
+static int delay_take(struct exchange *x, uint32_t slot, uint32_t generation)
+{
+    struct exchange *inner = delay_of(x)->inner;
+
+    return inner->ops->take(inner, slot, generation);
+}
+
+static void *delay_staging(struct exchange *x, uint32_t worker, uint32_t block)
+{
+    struct exchange *inner = delay_of(x)->inner;
+
+    return inner->ops->staging(inner, worker, block);
+}
+
+static enum exchange_peer delay_peer(struct exchange *x, uint32_t worker)
+{
+    struct exchange *inner = delay_of(x)->inner;
+
+    return inner->ops->peer(inner, worker);
+}
+
+static int delay_slot_release(struct exchange *x, uint32_t slot)
+{
+    struct exchange *inner = delay_of(x)->inner;
+
+    return inner->ops->slot_release(inner, slot);
+}
+
+static void delay_free(struct exchange_delay *d)
+{
+    free(d->arrived);
+    free(d->visible);
+    free(d->hold);
+    free(d->fresh);
+    free(d);
+}
+
+static void delay_destroy(struct exchange *x)
+{
+    struct exchange_delay *d = delay_of(x);
+
+    d->inner->ops->destroy(d->inner);
+    delay_free(d);
+}
+
+static const struct exchange_ops delay_ops = {
+    .name = "delay",
+    .payload = delay_payload,
+    .post = delay_post,
+    .flush = delay_flush,
+    .poll_done = delay_poll_done,
+    .take = delay_take,
+    .staging = delay_staging,
+    .peer = delay_peer,
+    .slot_release = delay_slot_release,
+    .destroy = delay_destroy,
+};
+
+int exchange_delay_create(struct exchange **out, struct exchange *inner, uint32_t polls_max)
+{
+    struct exchange_delay *d = calloc(1, sizeof *d);
+    uint32_t n = exchange_n_slots(inner) + 1;
+
+    if (d == NULL)
+        return -ENOMEM;
+    d->base = *inner;
+    d->base.ops = &delay_ops;
+    d->base.poll_us = DELAY_POLL_US;
+    d->inner = inner;
+    d->polls_max = polls_max;
+    d->arrived = calloc(n, sizeof *d->arrived);
+    d->visible = calloc(n, sizeof *d->visible);
+    d->hold = calloc(n, sizeof *d->hold);
+    d->fresh = calloc(n, sizeof *d->fresh);
+    if (d->arrived == NULL || d->visible == NULL || d->hold == NULL || d->fresh == NULL) {
+        delay_free(d);
+        return -ENOMEM;
+    }
+    *out = &d->base;
+    return 0;
+}

@@ -1,0 +1,138 @@
+#include "gpu-engine/intake.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static void reply(struct engine *e, const struct request_id *id,
+                  const struct admission_answer *answer)
+{
+    struct message m = {.type = MESSAGE_SUBMIT_REPLY};
+
+    m.submit_reply.id = *id;
+    m.submit_reply.accepted = answer->accepted;
+    if (!answer->accepted) {
+        m.submit_reply.has_code = m.submit_reply.has_message = true;
+        m.submit_reply.code = answer->code;
+        m.submit_reply.message = str_of(answer->message);
+        m.submit_reply.has_retry_after_ms = answer->retry_after_ms > 0;
+        m.submit_reply.retry_after_ms = answer->retry_after_ms;
+        engine_count(e, ENGINE_STAT_REFUSED, 1);
+    }
+    control_send(e->control, &m);
+}
+
+static bool tokens_in_vocabulary(const struct engine *e, const struct message_submit *m)
+{
+    for (uint32_t i = 0; i < m->tokens.n; i++) {
+        if (m->tokens.data[i] >= e->model->n_vocab)
+            return false;
+    }
+    return true;
+}
+
+static void fill(struct sequence *s, const struct message_submit *m)
+{
+    s->id = m->id;
+    s->class_idx = m->class_index;
+    s->latency_sensitive = m->class_index == 0;
+    s->n_prompt = s->n_tokens = m->tokens.n;
+    s->max_tokens = m->max_tokens;
+    s->preferred_worker = m->has_worker ? m->worker : SEQUENCE_NONE;
+    s->sampling = (struct device_sampling){.seed = m->seed,
+                                           .temperature = (float)m->temperature,
+                                           .top_p = (float)m->top_p,
+                                           .min_p = (float)m->min_p,
+                                           .top_k = m->top_k};
+    s->n_stop_tokens =
+        m->stop_tokens.n < SEQUENCE_STOP_TOKENS_MAX ? m->stop_tokens.n : SEQUENCE_STOP_TOKENS_MAX;
+    for (uint32_t i = 0; i < s->n_stop_tokens; i++)
+        s->stop_tokens[i] = m->stop_tokens.data[i];
+    s->arrival_ns = m->arrival_ns;
+    memcpy(s->tokens, m->tokens.data, m->tokens.n * sizeof *s->tokens);
+}
+
+static void decide(struct engine *e, const struct message_submit *m,
+                   struct admission_answer *answer, struct sequence *s)
+{
+    if (s == NULL) {
+        *answer = (struct admission_answer){.code = ERROR_OVERLOADED, .retry_after_ms = 200};
+        snprintf(answer->message, sizeof answer->message,
+                 "the engine holds engine.max_seqs = %u sequences", e->sequences.n);
+    } else if (!tokens_in_vocabulary(e, m)) {
+        *answer = (struct admission_answer){.code = ERROR_BAD_REQUEST};
+        snprintf(answer->message, sizeof answer->message, "tokens: an id is not below %u",
+                 e->model->n_vocab);
+    } else {
+        admission_decide(&e->admission, m->class_index == 0, m->tokens.n, m->max_tokens, answer);
+    }
+}
+
+static void on_submit(void *arg, const struct message_submit *m)
+{
+    struct engine *e = arg;
+    struct sequence *s = sequence_take(&e->sequences);
+    struct admission_answer answer;
+
+    decide(e, m, &answer, s);
+    reply(e, &m->id, &answer);
+    if (answer.accepted) {
+        fill(s, m);
+        sequence_arrive(&e->sequences, s);
+        engine_ring(e);
+    } else if (s != NULL) {
+        sequence_forget(&e->sequences, s);
+    }
+}
+
+static void ask(struct engine *e, const struct request_id *id, enum sequence_ask what)
+{
+    /* An unknown id has just ended: the router hears of that anyway. */
+    if (sequence_ask(&e->sequences, id, what) == 0)
+        engine_ring(e);
+}
+
+static void on_cancel(void *arg, const struct request_id *id)
+{
+    ask(arg, id, SEQUENCE_ASK_CANCEL);
+}
+
+static void on_stop(void *arg, const struct request_id *id)
+{
+    ask(arg, id, SEQUENCE_ASK_STOP);
+}
+
+static void on_router_lost(void *arg)
+{
+    struct engine *e = arg;
+
+    sequence_ask_all(&e->sequences, SEQUENCE_ASK_CANCEL);
+    engine_ring(e);
+}
+
+static void introduce(void *arg, struct message_engine_hello *hello)
+{
+    const struct engine *e = arg;
+
+    *hello = (struct message_engine_hello){.version = PROTO_VERSION,
+                                           .engine = e->index,
+                                           .epoch = e->shm->epoch,
+                                           .pid = (uint32_t)getpid(),
+                                           .model_hash = e->model->hash,
+                                           .n_ctx = e->context_max,
+                                           .n_vocab = e->model->n_vocab,
+                                           .kv_blocks_total = e->pool.n_blocks,
+                                           .block_tokens = e->geometry.block_tokens,
+                                           .n_workers = e->exchange->n_workers,
+                                           .requests_max = e->sequences.n};
+}
+
+struct control_handlers intake_handlers(struct engine *e)
+{
+    return (struct control_handlers){.arg = e,
+                                     .introduce = introduce,
+                                     .submit = on_submit,
+                                     .cancel = on_cancel,
+                                     .stop = on_stop,
+                                     .router_lost = on_router_lost};
+}

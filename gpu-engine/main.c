@@ -1,0 +1,43 @@
+/* omni-gpu-engine: configure, attach, loop, detach. */
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "common/base/invariant.h"
+#include "common/base/log.h"
+#include "common/base/process.h"
+#include "gpu-engine/engine.h"
+
+static struct omni_config config;
+static struct engine engine;
+
+int main(int argc, char **argv)
+{
+    static const struct config_program program = {
+        .name = "omni-gpu-engine",
+        .summary = "dense layers, sweeps and the attention of latency-sensitive requests",
+        .has_index = true};
+    struct config_args args;
+    struct error err;
+    int stop_fd;
+
+    switch (config_parse_argv(&config, &args, &program, argc, argv)) {
+    case CONFIG_RUN:
+        break;
+    case CONFIG_EXIT_OK:
+        return EXIT_SUCCESS;
+    case CONFIG_EXIT_BAD:
+        return EXIT_FAILURE;
+    }
+    log_init("gpu-engine", (enum log_level)config.log_level);
+    process_private_files();
+    if (process_catch_stop(&stop_fd) != 0)
+        fatal("cannot catch signals");
+    if (process_die_with_parent(0) != 0)
+        return EXIT_FAILURE;
+    if (engine_init(&engine, &config, args.index, &err) != 0)
+        fatal("%s", err.text);
+    while (!process_stop_requested())
+        engine_tick(&engine);
+    engine_shutdown(&engine);
+    return EXIT_SUCCESS;
+}

@@ -1,0 +1,343 @@
+#include "gpu-engine/placement.h"
+
+#include <errno.h>
+
+#include "common/base/invariant.h"
+#include "gpu-engine/kv.h"
+
+/* ---- The books of an arena ------------------------------------------------------------------- */
+
+static uint32_t arena_need(const struct engine *e, const struct sequence *s)
+{
+    return geometry_blocks_for(&e->geometry, s->n_prompt + s->max_tokens);
+}
+
+void placement_give_slot(struct engine *e, struct sequence *s)
+{
+    struct engine_worker *w = &e->workers[s->worker];
+
+    e->slot_owner[s->slot] = SEQUENCE_NONE;
+    w->free_slots[w->n_free_slots++] = s->slot;
+    s->slot = SEQUENCE_NONE;
+    s->in_slot = false;
+}
+
+static void take_slot(struct engine *e, struct sequence *s)
+{
+    struct engine_worker *w = &e->workers[s->worker];
+
+    s->slot = w->free_slots[--w->n_free_slots];
+    e->slot_owner[s->slot] = sequence_idx(&e->sequences, s);
+}
+
+void placement_release_arena(struct engine *e, struct sequence *s)
+{
+    struct kv_pool *pool = &e->workers[s->worker].pool;
+
+    for (uint32_t i = 0; i < s->n_arena_blocks; i++) {
+        for (uint32_t g = 0; g < e->geometry.n_groups; g++) {
+            uint32_t block = s->arena_blocks[g * e->table_max + i];
+            kv_pool_release(pool, block);
+            if (pool->blocks[block].refs == 0)
+                arena_set_owner(&e->shm->arenas[s->worker], block, 0, 0);
+        }
+    }
+    s->n_arena_blocks = 0;
+}
+
+/* The worker with most free blocks that can take the sequence; the preferred one if it can. */
+static uint32_t choose_worker(const struct engine *e, const struct sequence *s)
+{
+    uint32_t need = arena_need(e, s) * e->geometry.n_groups, best = SEQUENCE_NONE;
+
+    for (uint32_t w = 0; w < e->exchange->n_workers; w++) {
+        const struct engine_worker *worker = &e->workers[w];
+        if (e->exchange->ops->peer(e->exchange, w) != EXCHANGE_PEER_ALIVE ||
+            worker->pool.n_free < need || worker->n_free_slots == 0)
+            continue;
+        if (w == s->preferred_worker)
+            return w;
+        if (best == SEQUENCE_NONE || worker->pool.n_free > e->workers[best].pool.n_free)
+            best = w;
+    }
+    return best;
+}
+
+/* ---- Copy out -------------------------------------------------------------------------------- */
+
+/* Takes arena block i of group g; false: it was shared, there is nothing to copy. */
+static bool take_arena_block(struct engine *e, struct sequence *s, uint32_t g, uint32_t i)
+{
+    struct kv_pool *pool = &e->workers[s->worker].pool;
+    uint32_t *to = &s->arena_blocks[g * e->table_max + i];
+    uint64_t hash = i < s->n_sealed ? e->pool.blocks[s->blocks[g * e->table_max + i]].hash : 0;
+    uint32_t found = hash != 0 ? kv_pool_find(pool, hash) : KV_BLOCK_NONE;
+
+    if (found != KV_BLOCK_NONE) {
+        kv_pool_share(pool, found);
+        *to = found;
+        engine_count(e, ENGINE_STAT_SHARED_BLOCKS, 1);
+        return false;
+    }
+    *to = kv_pool_acquire(pool);
+    invariant(*to != KV_BLOCK_NONE); /* choose_worker saw enough free blocks */
+    arena_set_owner(&e->shm->arenas[s->worker], *to, s->ref.idx, s->ref.gen);
+    /* Copies run in order: whoever finds this seal copies, or reads, after the bytes are there. */
+    if (hash != 0)
+        kv_pool_seal(pool, *to, hash);
+    return true;
+}
+
+/* Fills the copy's lists with the blocks that hold KV; the rest of the promise is only taken. */
+static uint32_t plan_copy_out(struct engine *e, struct sequence *s)
+{
+    uint32_t n_full = geometry_blocks_for(&e->geometry, s->n_kv), n = 0;
+
+    s->n_arena_blocks = arena_need(e, s);
+    for (uint32_t g = 0; g < e->geometry.n_groups; g++) {
+        for (uint32_t i = 0; i < s->n_arena_blocks; i++) {
+            if (!take_arena_block(e, s, g, i) || i >= n_full)
+                continue;
+            e->copy_blocks[n] = s->blocks[g * e->table_max + i];
+            e->copy_staging[n++] = e->exchange->ops->staging(e->exchange, s->worker,
+                                                             s->arena_blocks[g * e->table_max + i]);
+        }
+    }
+    return n;
+}
+
+static void submit_copy(struct engine *e, struct sequence *s, enum device_copy_direction direction,
+                        uint32_t n)
+{
+    struct device_copy copy = {.direction = direction,
+                               .n_blocks = n,
+                               .blocks = e->copy_blocks,
+                               .staging = e->copy_staging};
+    int rc = e->ops->copy(e->device, &copy, &s->copy_ticket);
+
+    invariant(rc == 0); /* n_copies is below the device's copies_max */
+    e->n_copies++;
+    engine_count(e, ENGINE_STAT_COPIED_BLOCKS, n);
+}
+
+static void set_directory(struct engine *e, struct sequence *s, enum directory_state state)
+{
+    for (uint32_t g = 0; g < e->geometry.n_groups; g++)
+        directory_set_state(&e->shm->directory, s->ref, g, state);
+}
+
+static void copy_out(struct engine *e, struct sequence *s, uint32_t worker)
+{
+    s->worker = worker;
+    uint32_t n = plan_copy_out(e, s);
+
+    set_directory(e, s, DIRECTORY_FILLING);
+    for (uint32_t g = 0; g < e->geometry.n_groups; g++)
+        directory_set_blocks(&e->shm->directory, s->ref, g, worker,
+                             s->arena_blocks + g * e->table_max, s->n_arena_blocks);
+    take_slot(e, s);
+    directory_set_slot(&e->shm->directory, s->ref, s->slot);
+    submit_copy(e, s, DEVICE_COPY_OUT, n);
+    sequence_set_state(&e->sequences, s, SEQUENCE_COPY_OUT);
+    engine_count(e, ENGINE_STAT_COPIES_OUT, 1);
+}
+
+static void copied_out(struct engine *e, struct sequence *s)
+{
+    set_directory(e, s, DIRECTORY_RESIDENT);
+    kv_release(e, s);
+    e->workers[s->worker].n_resident++;
+    sequence_set_state(&e->sequences, s, SEQUENCE_RESIDENT);
+}
+
+/* ---- Copy in --------------------------------------------------------------------------------- */
+
+static uint32_t plan_copy_in(struct engine *e, struct sequence *s)
+{
+    uint32_t n_full = geometry_blocks_for(&e->geometry, s->n_kv), n = 0;
+
+    for (uint32_t g = 0; g < e->geometry.n_groups; g++) {
+        for (uint32_t i = 0; i < n_full; i++) {
+            e->copy_blocks[n] = s->blocks[g * e->table_max + i];
+            e->copy_staging[n++] = e->exchange->ops->staging(e->exchange, s->worker,
+                                                             s->arena_blocks[g * e->table_max + i]);
+        }
+    }
+    return n;
+}
+
+static void copy_in(struct engine *e, struct sequence *s)
+{
+    int rc = kv_grow(e, s, s->n_tokens);
+
+    invariant(rc == 0 && !s->in_slot);
+    uint32_t n = plan_copy_in(e, s);
+    set_directory(e, s, DIRECTORY_LEAVING);
+    submit_copy(e, s, DEVICE_COPY_IN, n);
+    e->workers[s->worker].n_resident--;
+    sequence_set_state(&e->sequences, s, SEQUENCE_COPY_IN);
+    engine_count(e, ENGINE_STAT_COPIES_IN, 1);
+}
+
+static void copied_in(struct engine *e, struct sequence *s)
+{
+    set_directory(e, s, DIRECTORY_DEVICE);
+    placement_give_slot(e, s);
+    placement_release_arena(e, s);
+    /* Its blocks are its own copies: sealing starts over with the sequence's first block. */
+    s->n_sealed = 0;
+    s->chain = kv_chain_start(e->geometry.model_hash, 0);
+    kv_seal(e, s);
+    sequence_set_state(&e->sequences, s, SEQUENCE_COMPUTING);
+}
+
+bool placement_copy_ended(struct engine *e, struct sequence *s)
+{
+    if (!e->ops->copy_done(e->device, s->copy_ticket))
+        return false;
+    s->copy_ticket = 0;
+    e->n_copies--;
+    return true;
+}
+
+static void finish_copies(struct engine *e)
+{
+    for (uint32_t i = 0; i < e->sequences.n && e->n_copies > 0; i++) {
+        struct sequence *s = &e->sequences.all[i];
+        if (s->state == SEQUENCE_COPY_OUT && placement_copy_ended(e, s))
+            copied_out(e, s);
+        else if (s->state == SEQUENCE_COPY_IN && placement_copy_ended(e, s))
+            copied_in(e, s);
+    }
+}
+
+/* ---- The rules ------------------------------------------------------------------------------- */
+
+bool placement_yield(struct engine *e, const struct sequence *keep)
+{
+    struct sequence *newest = NULL;
+
+    for (uint32_t i = 0; i < e->sequences.n; i++) {
+        struct sequence *s = &e->sequences.all[i];
+        if (s->state == SEQUENCE_COMPUTING && engine_is_best_effort(s) && s != keep &&
+            s->n_blocks > 0 && s->n_swept == 0 && (newest == NULL || s->order > newest->order))
+            newest = s;
+    }
+    if (newest == NULL)
+        return false;
+    newest->n_recomputed += newest->n_kv;
+    engine_count(e, ENGINE_STAT_YIELDS, 1);
+    engine_count(e, ENGINE_STAT_RECOMPUTED, newest->n_kv);
+    kv_release(e, newest);
+    newest->n_kv = 0;
+    directory_commit(&e->shm->directory, newest->ref, 0);
+    sequence_set_state(&e->sequences, newest, SEQUENCE_WAITING);
+    return true;
+}
+
+/* At a token boundary on the device, with its prompt computed. */
+static bool may_go_out(const struct sequence *s)
+{
+    return s->state == SEQUENCE_COMPUTING && engine_is_best_effort(s) && s->n_swept == 0 &&
+           sequence_n_todo(s) == 1 && sequence_n_output(s) > 0;
+}
+
+static struct sequence *newest_on_device(struct engine *e)
+{
+    struct sequence *newest = NULL;
+
+    for (uint32_t i = 0; i < e->sequences.n; i++) {
+        struct sequence *s = &e->sequences.all[i];
+        if (may_go_out(s) && (newest == NULL || s->order > newest->order))
+            newest = s;
+    }
+    return newest;
+}
+
+static bool try_copy_out(struct engine *e, struct sequence *s)
+{
+    uint32_t worker = choose_worker(e, s);
+
+    if (worker == SEQUENCE_NONE || e->n_copies == ENGINE_COPIES_MAX)
+        return false;
+    copy_out(e, s, worker);
+    return true;
+}
+
+static void send_all_out(struct engine *e)
+{
+    for (uint32_t i = 0; i < e->sequences.n; i++) {
+        if (may_go_out(&e->sequences.all[i]))
+            try_copy_out(e, &e->sequences.all[i]);
+    }
+}
+
+static uint32_t reserve_blocks(const struct engine *e)
+{
+    return (uint32_t)((uint64_t)e->pool.n_blocks * e->config->engine_auto_free_pct / 100);
+}
+
+/* One at a time: its blocks come free when the copy has ended, and then one looks again. */
+static void relieve_device(struct engine *e)
+{
+    bool short_of_blocks = e->pool.n_free < reserve_blocks(e) || e->be_starved || e->be_stuck;
+
+    if (!short_of_blocks || e->sequences.n_in_state[SEQUENCE_COPY_OUT] > 0)
+        return;
+    struct sequence *newest = newest_on_device(e);
+    if (newest != NULL)
+        try_copy_out(e, newest);
+}
+
+static struct sequence *oldest_resident(struct engine *e)
+{
+    struct sequence *oldest = NULL;
+
+    for (uint32_t i = 0; i < e->sequences.n; i++) {
+        struct sequence *s = &e->sequences.all[i];
+        if (s->state == SEQUENCE_RESIDENT && !s->in_slot &&
+            (oldest == NULL || s->order < oldest->order))
+            oldest = s;
+    }
+    return oldest;
+}
+
+/* Delayed copy back: only when nobody waits for blocks, and with room to stay. */
+static void fill_device(struct engine *e)
+{
+    if (e->be_starved || e->sequences.n_in_state[SEQUENCE_WAITING] > 0 ||
+        e->sequences.n_in_state[SEQUENCE_COPY_IN] > 0 || e->n_copies == ENGINE_COPIES_MAX)
+        return;
+    struct sequence *s = oldest_resident(e);
+    if (s == NULL)
+        return;
+    uint32_t need = arena_need(e, s) * e->geometry.n_groups;
+    if (e->pool.n_free >= need + 2 * reserve_blocks(e))
+        copy_in(e, s);
+}
+
+/* A decode that cannot grow and whom no copy will help: somebody must give up its KV. */
+static void unstick_device(struct engine *e)
+{
+    if (e->be_stuck && e->sequences.n_in_state[SEQUENCE_COPY_OUT] == 0)
+        placement_yield(e, NULL);
+}
+
+void placement_step(struct engine *e)
+{
+    finish_copies(e);
+    if (e->exchange->n_workers > 0) {
+        switch ((enum config_offload)e->config->engine_offload) {
+        case CONFIG_OFFLOAD_NEVER:
+            break;
+        case CONFIG_OFFLOAD_ALWAYS:
+            send_all_out(e);
+            break;
+        case CONFIG_OFFLOAD_AUTO:
+            relieve_device(e);
+            fill_device(e);
+            break;
+        }
+    }
+    unstick_device(e);
+}

@@ -1,0 +1,151 @@
+#include "gpu-engine/replay.h"
+
+#include "common/base/invariant.h"
+#include "gpu-engine/ending.h"
+#include "gpu-engine/kv.h"
+
+/* ---- One token ------------------------------------------------------------------------------- */
+
+static bool is_stop_token(const struct sequence *s, uint32_t token)
+{
+    for (uint32_t i = 0; i < s->n_stop_tokens; i++) {
+        if (s->stop_tokens[i] == token)
+            return true;
+    }
+    return false;
+}
+
+/* The KV of all known tokens is complete, and the next one is known: into the directory. */
+static void commit(struct engine *e, const struct sequence *s)
+{
+    if (s->ref.gen == 0)
+        return;
+    directory_log_token(&e->shm->directory, s->ref, s->n_tokens - 1, s->tokens[s->n_tokens - 1]);
+    directory_commit(&e->shm->directory, s->ref, s->n_kv);
+}
+
+static void accept_token(struct engine *e, struct sequence *s, uint32_t token, bool on_worker,
+                         uint64_t now_ns, struct message_engine_tokens *out)
+{
+    uint32_t index = sequence_n_output(s);
+
+    s->tokens[s->n_tokens++] = token;
+    commit(e, s);
+    s->n_worker_tokens += on_worker;
+    s->n_device_tokens += !on_worker;
+    engine_count(e, on_worker ? ENGINE_STAT_TOKENS_WORKER : ENGINE_STAT_TOKENS_DEVICE, 1);
+    s->first_token_ns = s->first_token_ns != 0 ? s->first_token_ns : now_ns;
+    s->last_token_ns = now_ns;
+    e->item_ids[out->items.n] = token;
+    e->items[out->items.n] = (struct engine_token_item){
+        .id = s->id, .index = index, .ids = {.data = &e->item_ids[out->items.n], .n = 1}};
+    out->items.n++;
+}
+
+/* ---- The sweep ------------------------------------------------------------------------------- */
+
+static void advance_common(struct engine *e)
+{
+    for (uint32_t i = 0; i < e->batch.n_seqs; i++) {
+        struct sequence *s = &e->sequences.all[e->batch.members[i]];
+
+        s->n_kv += s->n_swept;
+        s->n_swept = 0;
+        kv_seal(e, s);
+    }
+}
+
+static struct sequence *source_sequence(struct engine *e, uint32_t source)
+{
+    uint32_t idx = (source & DEVICE_TOKEN_OFFLOADED) != 0
+                       ? e->slot_owner[source & ~DEVICE_TOKEN_OFFLOADED]
+                       : e->batch.members[source];
+
+    invariant(idx < e->sequences.n);
+    return &e->sequences.all[idx];
+}
+
+static void advance_offloaded(struct engine *e, struct sequence *s,
+                              const struct device_token *token)
+{
+    s->in_slot = false;
+    s->n_kv++;
+    s->n_ridden += token->n_ridden;
+    s->n_parked += token->n_parked;
+    engine_count(e, ENGINE_STAT_JOBS_RIDDEN, token->n_ridden);
+    engine_count(e, ENGINE_STAT_JOBS_PARKED, token->n_parked);
+}
+
+/* How a sequence ends with this token, if it does; a stop token is not part of the output. */
+static bool ends_before(const struct sequence *s, const struct device_token *token)
+{
+    return is_stop_token(s, token->token);
+}
+
+static bool ends_after(const struct engine *e, const struct sequence *s)
+{
+    return sequence_n_output(s) >= s->max_tokens || s->n_tokens >= e->context_max;
+}
+
+static void replay_token(struct engine *e, const struct device_token *token, uint64_t now_ns,
+                         struct message_engine_tokens *out)
+{
+    bool on_worker = (token->source & DEVICE_TOKEN_OFFLOADED) != 0;
+    struct sequence *s = source_sequence(e, token->source);
+
+    if (on_worker)
+        advance_offloaded(e, s, token);
+    if (token->error != 0) {
+        engine_count(e, ENGINE_STAT_JOBS_FAILED, 1);
+        ending_fail(e, s, ERROR_INTERNAL, "a worker could not compute an attention job", true);
+        return;
+    }
+    if (!ends_before(s, token))
+        accept_token(e, s, token->token, on_worker, now_ns, out);
+}
+
+/* Endings are sent behind the tokens, so that a client has all tokens when it hears of the end. */
+static void replay_endings(struct engine *e, const struct device_done *done)
+{
+    for (uint32_t i = 0; i < done->n_out; i++) {
+        struct sequence *s = source_sequence(e, done->out[i].source);
+
+        if (s->state == SEQUENCE_ENDED)
+            continue;
+        if (ends_before(s, &done->out[i]))
+            ending_finish(e, s, FINISH_STOP);
+        else if (ends_after(e, s))
+            ending_finish(e, s, FINISH_LENGTH);
+    }
+}
+
+static void observe(struct engine *e, const struct device_done *done)
+{
+    for (uint32_t l = 0; l < e->geometry.n_layers; l++)
+        e->arrival_layers[l] = (struct arrival_layer){.jobs_ns = done->layer[l].jobs_ns,
+                                                      .proj_ns = done->layer[l].proj_ns};
+    if (e->batch.n_rows > 0)
+        arrival_observe(&e->arrival, done->start_ns, e->arrival_layers, e->batch.kv_tokens);
+    engine_count(e, ENGINE_STAT_SWEEPS, 1);
+    engine_count(e, ENGINE_STAT_ROWS, e->batch.n_rows);
+    engine_count(e, ENGINE_STAT_JOBS_POSTED, done->n_posted);
+    engine_count(e, ENGINE_STAT_SWEEPS_IN_COPY, e->n_copies > 0);
+    stats_set(&e->stats, ENGINE_STAT_SWEEP_US, (done->end_ns - done->start_ns) / 1000);
+}
+
+void replay_sweep(struct engine *e, const struct device_done *done)
+{
+    struct message m = {.type = MESSAGE_ENGINE_TOKENS};
+
+    invariant(done->error == 0 && done->seq == e->sweep);
+    m.engine_tokens.sweep = done->seq;
+    m.engine_tokens.items.data = e->items;
+    observe(e, done);
+    advance_common(e);
+    for (uint32_t i = 0; i < done->n_out; i++)
+        replay_token(e, &done->out[i], done->end_ns, &m.engine_tokens);
+    if (m.engine_tokens.items.n > 0)
+        control_send(e->control, &m);
+    replay_endings(e, done);
+    e->in_flight = false;
+}

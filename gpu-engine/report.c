@@ -1,0 +1,116 @@
+#include "gpu-engine/report.h"
+
+#include <string.h>
+
+/* clang-format off */
+#define ROW(NAME, name, kind, doc) {name, STATS_##kind, doc},
+static const struct stats_row rows[] = {ENGINE_STATS(ROW)};
+/* clang-format on */
+
+const struct stats_row *report_stats_rows(void)
+{
+    return rows;
+}
+
+static void set_gauges(struct engine *e)
+{
+    const uint32_t *n = e->sequences.n_in_state;
+    uint64_t arena_free = 0, arena_total = 0, slots_free = 0;
+
+    for (uint32_t w = 0; w < e->exchange->n_workers; w++) {
+        arena_free += e->workers[w].pool.n_free;
+        arena_total += e->workers[w].pool.n_blocks;
+        slots_free += e->workers[w].n_free_slots;
+    }
+    stats_set(&e->stats, ENGINE_STAT_WAITING, n[SEQUENCE_WAITING]);
+    stats_set(&e->stats, ENGINE_STAT_RUNNING,
+              n[SEQUENCE_COMPUTING] + n[SEQUENCE_COPY_OUT] + n[SEQUENCE_COPY_IN]);
+    stats_set(&e->stats, ENGINE_STAT_RESIDENT, n[SEQUENCE_RESIDENT]);
+    stats_set(&e->stats, ENGINE_STAT_DRAINING, n[SEQUENCE_ENDED]);
+    stats_set(&e->stats, ENGINE_STAT_KV_FREE, e->pool.n_free);
+    stats_set(&e->stats, ENGINE_STAT_KV_TOTAL, e->pool.n_blocks);
+    stats_set(&e->stats, ENGINE_STAT_ARENA_FREE, arena_free);
+    stats_set(&e->stats, ENGINE_STAT_ARENA_TOTAL, arena_total);
+    stats_set(&e->stats, ENGINE_STAT_SLOTS_FREE, slots_free);
+}
+
+static uint32_t count_classes(const struct engine *e, struct class_state *classes)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < e->sequences.n; i++) {
+        const struct sequence *s = &e->sequences.all[i];
+
+        if (s->state < SEQUENCE_WAITING || s->state == SEQUENCE_ENDED)
+            continue;
+        for (; n <= s->class_idx; n++)
+            classes[n] = (struct class_state){.class_index = n};
+        struct class_state *c = &classes[s->class_idx];
+        c->waiting += s->state == SEQUENCE_WAITING;
+        c->running += s->state != SEQUENCE_WAITING;
+        c->offloaded += s->state == SEQUENCE_RESIDENT;
+    }
+    return n;
+}
+
+static enum worker_health health(enum exchange_peer peer)
+{
+    switch (peer) {
+    case EXCHANGE_PEER_ALIVE:
+        return WORKER_READY;
+    case EXCHANGE_PEER_LATE:
+        return WORKER_LATE;
+    case EXCHANGE_PEER_DEAD:
+        return WORKER_DEAD;
+    case EXCHANGE_PEER_ABSENT:
+        break;
+    }
+    return WORKER_ABSENT;
+}
+
+static uint32_t jobs_out(const struct engine *e, uint32_t worker)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < e->sequences.n; i++) {
+        const struct sequence *s = &e->sequences.all[i];
+        n += s->state == SEQUENCE_RESIDENT && s->worker == worker && s->in_slot;
+    }
+    return n;
+}
+
+static uint32_t list_workers(const struct engine *e, struct worker_state *workers)
+{
+    for (uint32_t w = 0; w < e->exchange->n_workers; w++)
+        workers[w] = (struct worker_state){
+            .worker = w,
+            .health = health(e->exchange->ops->peer(e->exchange, w)),
+            .blocks_free = e->workers[w].pool.n_free,
+            .blocks_total = e->workers[w].pool.n_blocks,
+            .resident = e->workers[w].n_resident,
+            .jobs = jobs_out(e, w),
+        };
+    return e->exchange->n_workers;
+}
+
+void report_state(struct engine *e)
+{
+    struct class_state classes[CONFIG_CLASSES_MAX];
+    struct worker_state workers[EXCHANGE_WORKERS_MAX];
+    const uint32_t *n = e->sequences.n_in_state;
+    struct message m = {.type = MESSAGE_ENGINE_STATE};
+
+    set_gauges(e);
+    m.engine_state = (struct message_engine_state){
+        .waiting = n[SEQUENCE_WAITING],
+        .running = n[SEQUENCE_COMPUTING] + n[SEQUENCE_COPY_OUT] + n[SEQUENCE_COPY_IN] +
+                   n[SEQUENCE_RESIDENT],
+        .offloaded = n[SEQUENCE_RESIDENT],
+        .kv_blocks_free = e->pool.n_free,
+        .kv_blocks_total = e->pool.n_blocks,
+        .sweeps = e->sweep,
+        .classes = {.data = classes, .n = count_classes(e, classes)},
+        .workers = {.data = workers, .n = list_workers(e, workers)},
+    };
+    control_send(e->control, &m);
+}
