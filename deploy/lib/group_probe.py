@@ -18,7 +18,8 @@ def status_of(omni, config):
     try:
         done = subprocess.run([omni, "status", "--json", "--config", config],
                               capture_output=True, timeout=10, check=False)
-        return json.loads(done.stdout) if done.returncode == 0 else None
+        status = json.loads(done.stdout)
+        return status if "engines" in status else None
     except (subprocess.TimeoutExpired, OSError, ValueError):
         return None
 
