@@ -212,8 +212,10 @@ static void write_all(const struct gguf_writer *w, FILE *f)
     fwrite(&version, sizeof(version), 1, f);
     fwrite(&w->n_tensors, sizeof(w->n_tensors), 1, f);
     fwrite(&w->n_entries, sizeof(w->n_entries), 1, f);
-    fwrite(w->entries.data, 1, w->entries.len, f);
-    fwrite(w->infos.data, 1, w->infos.len, f);
+    if (w->n_entries)
+        fwrite(w->entries.data, 1, w->entries.len, f);
+    if (w->n_tensors)
+        fwrite(w->infos.data, 1, w->infos.len, f);
     fwrite(zeros, 1, (size_t)(padded(header) - header), f);
     for (uint64_t i = 0; i < w->n_tensors; i++)
         write_padded(f, w->tensors[i].data, w->tensors[i].bytes);

@@ -107,6 +107,8 @@ static uint32_t step_all(struct stop_scanner *s, char byte, uint32_t *keep)
 /* Gives out the first n of held bytes. */
 static size_t release(struct stop_scanner *s, uint32_t n, char *out)
 {
+    if (n == 0)
+        return 0;
     memcpy(out, s->held, n);
     s->n_held -= n;
     memmove(s->held, s->held + n, s->n_held);
