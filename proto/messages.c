@@ -36,6 +36,9 @@
 #define ENUM_BEGIN(type) static_assert(sizeof(enum type) == sizeof(unsigned), "enum width");
 #include "proto/messages.def"
 
+#define RECORD_BEGIN(record, meaning) static const char record##_meaning[] = meaning;
+#include "proto/messages.def"
+
 /* ---- Fields -----------------------------------------------------------------------------------
  */
 
@@ -63,6 +66,7 @@
     static_assert(COUNT(of##_fields) <= RECORD_FIELDS_MAX, "seen fields fit a 64-bit word");       \
     static const struct record_info of##_info = {                                                  \
         .name = #of,                                                                               \
+        .meaning = of##_meaning,                                                                   \
         .fields = of##_fields,                                                                     \
         .n_fields = COUNT(of##_fields),                                                            \
         .bytes = sizeof(struct of),                                                                \

@@ -1,0 +1,23 @@
+/* run_input.h - the request file of `omni run`. */
+#ifndef OMNI_PROTO_CLI_RUN_INPUT_H
+#define OMNI_PROTO_CLI_RUN_INPUT_H
+
+#include "proto/cli/files.h"
+#include "proto/cli/run_request.h"
+
+struct run_input {
+    struct file_bytes file;
+    struct run_request *requests;
+    uint32_t n;
+};
+
+/* Reads path ("-": stdin).  *.jsonl, or jsonl set: one request per line, each a JSON object with
+ * prompt, messages or tokens, and options that go before those of the command line (defaults);
+ * else the whole file is one raw prompt.  chat: a prompt becomes a user's message, so that the chat
+ * template is applied.  0 or -errno; error names the line. */
+int run_input_read(struct run_input *in, const char *path, bool jsonl, bool chat,
+                   const struct message_generate *defaults, struct error *error);
+
+void run_input_fini(struct run_input *in);
+
+#endif
