@@ -277,8 +277,9 @@ static int open_control(struct engine *e, struct error *err)
         rc = wire_url(url, run_dir, e->config->group_name, name);
     if (rc != 0)
         return error_set(err, rc, "run.dir is too long for a socket path");
+    e->identity = (uint64_t)e->shm->epoch << 32 | (uint32_t)getpid();
     struct control_config config = {.url = url,
-                                    .epoch = (uint64_t)e->shm->epoch << 32 | (uint32_t)getpid(),
+                                    .epoch = e->identity,
                                     .handlers = intake_handlers(e)};
     return control_create(&e->control, &config, err);
 }

@@ -130,6 +130,7 @@ struct engine {
     struct arrival_layer *arrival_layers;
 
     struct control *control;
+    uint64_t identity; /* epoch in messages: changes with every start, whatever became of shm */
     struct engine_token_item *items; /* [n_sequences] of one engine_tokens message */
     uint32_t *item_ids;
     struct bell_shared bell; /* private memory: device, copies, control */

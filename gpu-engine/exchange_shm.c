@@ -209,11 +209,12 @@ static int open_worker(struct exchange_shm *x, const struct exchange_shm_config 
         return error_set(err, -EINVAL,
                          "worker.arena_mb: %llu bytes hold no KV block of %u bytes; raise it",
                          (unsigned long long)c->arena_bytes, c->geometry->block_bytes);
-    int rc =
-        arena_open(&x->arenas[w], c->dir, c->engine_idx, w, c->geometry, n_blocks, c->node[w], err);
-    if (rc == 0)
-        rc = job_table_open(&x->tables[w], c->dir, c->engine_idx, w, &table, c->geometry,
+    int rc = job_table_open(&x->tables[w], c->dir, c->engine_idx, w, &table, c->geometry,
                             c->node[w], err);
+    /* Beside a new job table a worker of the old one may still write into the old arena. */
+    if (rc == 0)
+        rc = arena_open(&x->arenas[w], c->dir, c->engine_idx, w, c->geometry, n_blocks,
+                        !x->tables[w].created, c->node[w], err);
     return rc;
 }
 

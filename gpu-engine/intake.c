@@ -116,7 +116,7 @@ static void introduce(void *arg, struct message_engine_hello *hello)
 
     *hello = (struct message_engine_hello){.version = PROTO_VERSION,
                                            .engine = e->index,
-                                           .epoch = e->shm->epoch,
+                                           .epoch = e->identity,
                                            .pid = (uint32_t)getpid(),
                                            .model_hash = e->model->hash,
                                            .n_ctx = e->context_max,

@@ -32,8 +32,8 @@ int main(int argc, char **argv)
     process_private_files();
     if (process_catch_stop(&stop_fd) != 0)
         fatal("cannot catch signals");
-    if (process_die_with_parent(0) != 0)
-        return EXIT_FAILURE;
+    if (process_follow_supervisor() != 0)
+        fatal("the supervisor has ended");
     if (engine_init(&engine, &config, args.index, &err) != 0)
         fatal("%s", err.text);
     while (!process_stop_requested())

@@ -35,8 +35,6 @@ int main(int argc, char **argv)
     char run_dir[256], stats_dir[256];
     int stop_fd;
 
-    const pid_t parent = getppid();
-
     log_init("router", LOG_LEVEL_INFO);
     switch (config_parse_argv(&config, &args, &program, argc, argv)) {
     case CONFIG_RUN:
@@ -47,8 +45,8 @@ int main(int argc, char **argv)
         return 2;
     }
     log_set_level((enum log_level)config.log_level);
-    if (process_die_with_parent(parent) < 0)
-        fatal("the parent process has ended");
+    if (process_follow_supervisor() != 0)
+        fatal("the supervisor has ended");
     if (process_catch_stop(&stop_fd) < 0)
         fatal("cannot catch signals");
     process_private_files();

@@ -26,6 +26,13 @@ int process_die_with_parent(pid_t expected_parent)
     return getppid() == expected_parent ? 0 : -ESRCH;
 }
 
+int process_follow_supervisor(void)
+{
+    const char *pid = getenv("OMNI_PARENT_PID");
+
+    return pid == NULL ? 0 : process_die_with_parent((pid_t)strtol(pid, NULL, 10));
+}
+
 int process_start_ticks(pid_t pid, uint64_t *ticks)
 {
     char path[32], text[1024];

@@ -17,6 +17,10 @@
  * parent has ended meanwhile (the caller exits). */
 int process_die_with_parent(pid_t expected_parent);
 
+/* What the programs of a group call: as above if OMNI_PARENT_PID names the parent (the supervisor
+ * sets it); a program started by hand in a shell survives the shell. */
+int process_follow_supervisor(void);
+
 /* Start time of a process in clock ticks since boot (/proc/<pid>/stat, field 22): with the pid it
  * names a process for ever.  0 or -errno (-ESRCH: no such process). */
 int process_start_ticks(pid_t pid, uint64_t *ticks);

@@ -1,0 +1,212 @@
+#include "cpu-attnd/attnd.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "common/base/clock.h"
+#include "common/base/log.h"
+
+enum {
+    LOOK_MS = 100, /* for segments that appear or are replaced */
+    BEATS_PER_LATE = 4,
+};
+
+/* clang-format off */
+#define ROW(NAME, name, kind, doc) {name, STATS_##kind, doc},
+static const struct stats_row stats_rows[] = {ATTND_STATS(ROW)};
+/* clang-format on */
+
+/* ---- Start ----------------------------------------------------------------------------------- */
+
+static int plan_topology(struct attnd *a, struct error *err)
+{
+    const struct omni_config *c = a->config;
+    struct topology_request request = {.n_engines = c->group_n_engines,
+                                       .n_workers = c->group_n_workers,
+                                       .engine_threads = c->engine_threads,
+                                       .worker_threads = c->worker_threads,
+                                       .engine_cpus = c->engine_cpus,
+                                       .worker_cpus = c->worker_cpus};
+    int rc = topology_load(&a->topology, NULL, err);
+
+    return rc == 0 ? topology_plan(&a->topology, &request, &a->plan, err) : rc;
+}
+
+static int start_team(struct attnd *a, struct error *err)
+{
+    const struct topology_place *place = &a->plan.worker[a->index];
+    int cpus[TOPOLOGY_CPUS_MAX];
+
+    a->n_threads = place->n_threads;
+    for (uint32_t i = 0; i < a->n_threads && i < TOPOLOGY_CPUS_MAX; i++)
+        cpus[i] = cpu_set_nth(&place->cpus, i % cpu_set_count(&place->cpus));
+    if (!place->exclusive && setpriority(PRIO_PROCESS, 0, (int)a->config->worker_nice) != 0)
+        log_warn("nice", "errno=%d", errno);
+    int rc = team_create(&a->team, a->n_threads, place->pinned ? cpus : NULL,
+                         place->exclusive ? a->config->worker_spin_us : 0);
+    return rc == 0 ? 0 : error_set(err, rc, "worker.threads = %u: %s", a->n_threads, strerror(-rc));
+}
+
+static int open_pages(struct attnd *a, struct error *err)
+{
+    int rc = segment_dir_resolve(a->config->shm_dir, a->config->group_name, a->dir, sizeof a->dir);
+
+    if (rc != 0)
+        return error_set(err, rc, "shm.dir is too long");
+    rc = segment_dir_prepare(a->dir, err);
+    if (rc == 0)
+        rc = stats_create(&a->stats, a->dir, "cpu-attnd", a->index, stats_rows, ATTND_N_STATS, err);
+    return rc;
+}
+
+int attnd_init(struct attnd *a, const struct omni_config *config, uint32_t index, struct error *err)
+{
+    memset(a, 0, sizeof *a);
+    a->stats = STATS_NONE;
+    a->config = config;
+    a->index = index;
+    if (index >= config->group_n_workers)
+        return error_set(err, -EINVAL, "--index %u: group.n_workers is %u", index,
+                         config->group_n_workers);
+    a->n_links = config->group_n_engines;
+    int rc = isa_detect(&a->isa);
+    if (rc != 0)
+        return error_set(err, rc, "OMNI_ISA names no instruction set that this machine runs");
+    rc = plan_topology(a, err);
+    if (rc == 0)
+        rc = start_team(a, err);
+    if (rc == 0)
+        rc = open_pages(a, err);
+    if (rc == 0 && job_order_init(&a->order, a->n_links * config->worker_slots) != 0)
+        rc = error_set(err, -ENOMEM, "no memory for %u slots", config->worker_slots);
+    if (rc != 0)
+        return rc;
+    for (uint32_t i = 0; i < a->n_links; i++)
+        link_init(&a->links[i], a->dir, i, index);
+    stats_set(&a->stats, ATTND_STAT_THREADS, a->n_threads);
+    log_info("worker_ready", "index=%u isa=%s threads=%u pinned=%d node=%d", index,
+             isa_name(a->isa), a->n_threads, a->plan.worker[index].pinned,
+             a->plan.worker[index].node);
+    return 0;
+}
+
+/* ---- Attachments ----------------------------------------------------------------------------- */
+
+static void look_at_link(struct attnd *a, uint32_t i)
+{
+    struct link *l = &a->links[i];
+
+    if (l->attached && !link_is_current(l)) {
+        log_info("segments_replaced", "engine=%u", l->engine_idx);
+        job_order_drop_link(&a->order, i);
+        link_detach(l);
+    }
+    if (!l->attached && link_attach(l, a->isa, a->n_threads) == 0)
+        stats_add(&a->stats, ATTND_STAT_ATTACHES, 1);
+}
+
+static void look_at_links(struct attnd *a, uint64_t now)
+{
+    uint32_t n_attached = 0;
+
+    if (now < a->next_look_ns)
+        return;
+    a->next_look_ns = now + LOOK_MS * NS_PER_MS;
+    for (uint32_t i = 0; i < a->n_links; i++) {
+        look_at_link(a, i);
+        n_attached += a->links[i].attached;
+        if (a->links[i].attached)
+            stats_set(&a->stats, ATTND_STAT_BANDWIDTH, (uint64_t)(a->links[i].bytes_per_ns * 1e9));
+    }
+    stats_set(&a->stats, ATTND_STAT_ENGINES, n_attached);
+}
+
+/* Between jobs no thread touches one: a raised epoch can be acknowledged at once. */
+static void acknowledge_epochs(struct attnd *a)
+{
+    for (uint32_t i = 0; i < a->n_links; i++) {
+        struct link *l = &a->links[i];
+
+        if (!l->attached || !job_worker_epoch_raised(&l->table))
+            continue;
+        job_order_drop_link(&a->order, i);
+        if (job_worker_ack_epoch(&l->table)) {
+            stats_add(&a->stats, ATTND_STAT_EPOCHS, 1);
+            log_info("epoch", "engine=%u epoch=%u", l->engine_idx, l->table.epoch);
+        }
+    }
+}
+
+static void beat(struct attnd *a, uint64_t now)
+{
+    if (now < a->next_beat_ns)
+        return;
+    a->next_beat_ns = now + a->config->worker_late_ms * NS_PER_MS / BEATS_PER_LATE;
+    for (uint32_t i = 0; i < a->n_links; i++) {
+        if (a->links[i].attached)
+            job_worker_beat(&a->links[i].table, now);
+    }
+}
+
+/* ---- Jobs ------------------------------------------------------------------------------------ */
+
+static void take_jobs(struct attnd *a)
+{
+    struct job_order_item item;
+
+    for (uint32_t i = 0; i < a->n_links; i++) {
+        struct link *l = &a->links[i];
+
+        item.link = i;
+        while (l->attached && a->order.n < a->order.cap && job_worker_next(&l->table, &item.job)) {
+            item.predicted_ns = link_predict_ns(l, &item.job);
+            job_order_push(&a->order, &item);
+            stats_add(&a->stats, ATTND_STAT_JOBS, 1);
+        }
+    }
+    stats_set(&a->stats, ATTND_STAT_QUEUED, a->order.n);
+}
+
+static void sleep_until_job(struct attnd *a, uint64_t now)
+{
+    struct job_table *tables[ATTND_ENGINES_MAX];
+    uint64_t spin_until = 0, until = a->next_beat_ns;
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < a->n_links; i++) {
+        if (a->links[i].attached)
+            tables[n++] = &a->links[i].table;
+    }
+    if (n == 0)
+        until = a->next_look_ns > now ? a->next_look_ns : now + LOOK_MS * NS_PER_MS;
+    if (a->plan.worker[a->index].exclusive)
+        spin_until = a->last_job_ns + a->config->worker_spin_us * NS_PER_US;
+    job_worker_wait(tables, n, spin_until, until);
+}
+
+void attnd_tick(struct attnd *a)
+{
+    struct job_order_item item;
+    uint64_t now = clock_now_ns();
+
+    look_at_links(a, now);
+    acknowledge_epochs(a);
+    beat(a, now);
+    take_jobs(a);
+    if (!job_order_pop(&a->order, now, &item)) {
+        sleep_until_job(a, now);
+        return;
+    }
+    link_run_job(&a->links[item.link], a->team, &item.job);
+    a->last_job_ns = clock_now_ns();
+}
+
+void attnd_shutdown(struct attnd *a)
+{
+    for (uint32_t i = 0; i < a->n_links; i++)
+        link_detach(&a->links[i]);
+    job_order_fini(&a->order);
+    team_destroy(a->team);
+    stats_detach(&a->stats);
+}

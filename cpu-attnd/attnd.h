@@ -1,0 +1,57 @@
+/* attnd.h - the attention worker: takes jobs of all engines of the group and computes them.
+ *
+ * One process per NUMA node, its thread team pinned there.  The dispatching thread is thread 0 of
+ * the team: it takes hints off the rings, orders the jobs, runs them one after the other with the
+ * whole team (one job over all cores beats several side by side), and publishes the results.  It
+ * owns no request state: killed at any point, the next one goes on from the shared memory. */
+#ifndef OMNI_CPU_ATTND_ATTND_H
+#define OMNI_CPU_ATTND_ATTND_H
+
+#include "common/base/config.h"
+#include "common/shm/stats.h"
+#include "common/topology/topology.h"
+#include "cpu-attnd/job_order.h"
+#include "cpu-attnd/link.h"
+
+enum { ATTND_ENGINES_MAX = 16 };
+
+/* clang-format off */
+#define ATTND_STATS(X)                                                                             \
+    X(JOBS, "jobs", COUNTER, "attention jobs taken")                                               \
+    X(ATTACHES, "attaches", COUNTER, "attachments to an engine")                                   \
+    X(EPOCHS, "epochs", COUNTER, "engine epochs acknowledged")                                     \
+    X(QUEUED, "queued", GAUGE, "jobs taken and not yet run")                                       \
+    X(ENGINES, "engines", GAUGE, "engines attached to")                                            \
+    X(THREADS, "threads", GAUGE, "threads of the team")                                            \
+    X(BANDWIDTH, "kv_bytes_per_s", GAUGE, "measured KV read rate, moving average")
+/* clang-format on */
+
+#define ATTND_STAT_ENUM(NAME, ...) ATTND_STAT_##NAME,
+enum attnd_stat { ATTND_STATS(ATTND_STAT_ENUM) ATTND_N_STATS };
+
+struct attnd {
+    const struct omni_config *config;
+    uint32_t index;
+    struct topology topology;
+    struct topology_plan plan;
+    enum isa isa;
+    struct team *team;
+    uint32_t n_threads;
+    struct link links[ATTND_ENGINES_MAX];
+    uint32_t n_links;
+    struct job_order order;
+    struct stats_page stats;
+    char dir[SEGMENT_PATH_MAX];
+    uint64_t last_job_ns, next_look_ns, next_beat_ns;
+};
+
+/* 0 or -errno with *err; a failed init is safe to shut down. */
+int attnd_init(struct attnd *a, const struct omni_config *config, uint32_t index,
+               struct error *err);
+
+/* One round: attachments, new jobs, one job; sleeps when there is nothing to do. */
+void attnd_tick(struct attnd *a);
+
+void attnd_shutdown(struct attnd *a);
+
+#endif

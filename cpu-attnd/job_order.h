@@ -1,0 +1,43 @@
+/* job_order.h - which job next: deadline first while it can be met, else oldest first.
+ *
+ * DESIGN.  A job carries the time at which the engine's sweep reaches the output projection that
+ * it feeds.  Back by then, its row rides along in that sweep; missed, it waits for the next visit
+ * and an hour more or less is the same.  So among the jobs that can still make their deadline the
+ * nearest goes first, and the rest, which have nothing to lose, go oldest first.  A job that can
+ * make it may overtake one that cannot, but a job becomes one that cannot, and old, by waiting:
+ * when no deadline can be met the oldest runs, and every sweep leaves such a gap.
+ *
+ * Storage for a fixed number of jobs; linear look-up over at most some hundreds.  One thread. */
+#ifndef OMNI_CPU_ATTND_JOB_ORDER_H
+#define OMNI_CPU_ATTND_JOB_ORDER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/shm/job_worker.h"
+
+struct job_order_item {
+    struct job job;
+    uint32_t link;         /* which engine's */
+    uint64_t predicted_ns; /* time that it will take */
+};
+
+struct job_order {
+    struct job_order_item *items;
+    uint32_t n, cap;
+};
+
+/* 0 or -ENOMEM; a failed init is safe to fini. */
+int job_order_init(struct job_order *o, uint32_t cap);
+void job_order_fini(struct job_order *o);
+
+/* False: full. */
+bool job_order_push(struct job_order *o, const struct job_order_item *item);
+
+/* Takes the next job out; false: there is none. */
+bool job_order_pop(struct job_order *o, uint64_t now_ns, struct job_order_item *out);
+
+/* Forgets all jobs of a link (its engine has a new epoch, or is gone). */
+void job_order_drop_link(struct job_order *o, uint32_t link);
+
+#endif

@@ -1,0 +1,42 @@
+/* omni-cpu-attnd: configure, attach, loop, detach. */
+#include <stdlib.h>
+
+#include "common/base/invariant.h"
+#include "common/base/log.h"
+#include "common/base/process.h"
+#include "cpu-attnd/attnd.h"
+
+static struct omni_config config;
+static struct attnd attnd;
+
+int main(int argc, char **argv)
+{
+    static const struct config_program program = {
+        .name = "omni-cpu-attnd",
+        .summary = "decode attention of best-effort requests, one process per NUMA node",
+        .has_index = true};
+    struct config_args args;
+    struct error err;
+    int stop_fd;
+
+    switch (config_parse_argv(&config, &args, &program, argc, argv)) {
+    case CONFIG_RUN:
+        break;
+    case CONFIG_EXIT_OK:
+        return EXIT_SUCCESS;
+    case CONFIG_EXIT_BAD:
+        return EXIT_FAILURE;
+    }
+    log_init("cpu-attnd", (enum log_level)config.log_level);
+    process_private_files();
+    if (process_catch_stop(&stop_fd) != 0)
+        fatal("cannot catch signals");
+    if (process_follow_supervisor() != 0)
+        fatal("the supervisor has ended");
+    if (attnd_init(&attnd, &config, args.index, &err) != 0)
+        fatal("%s", err.text);
+    while (!process_stop_requested())
+        attnd_tick(&attnd);
+    attnd_shutdown(&attnd);
+    return EXIT_SUCCESS;
+}
