@@ -23,6 +23,7 @@ _Atomic int fault_armed;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct fault faults[FAULTS_MAX]; /* under lock */
 static unsigned n_faults;
+static void (*_Atomic test_hook)(const char *label);
 
 /* label[:n][:action], n and action in any order. */
 static bool parse_one(struct fault *f, char *text)
@@ -45,6 +46,13 @@ static bool parse_one(struct fault *f, char *text)
     return true;
 }
 
+static void arm(void)
+{
+    bool look = n_faults > 0 || atomic_load_explicit(&test_hook, memory_order_relaxed) != NULL;
+
+    atomic_store_explicit(&fault_armed, look ? 2 : 1, memory_order_relaxed);
+}
+
 static void parse(const char *spec)
 {
     char copy[512];
@@ -55,13 +63,21 @@ static void parse(const char *spec)
     for (char *one = strtok_r(copy, ",", &save); one != NULL && n_faults < FAULTS_MAX;
          one = strtok_r(NULL, ",", &save))
         n_faults += parse_one(&faults[n_faults], one);
-    atomic_store_explicit(&fault_armed, n_faults > 0 ? 2 : 1, memory_order_relaxed);
+    arm();
 }
 
 void fault_set(const char *spec)
 {
     pthread_mutex_lock(&lock);
     parse(spec);
+    pthread_mutex_unlock(&lock);
+}
+
+void fault_set_hook(void (*hook)(const char *label))
+{
+    pthread_mutex_lock(&lock);
+    atomic_store_explicit(&test_hook, hook, memory_order_release);
+    arm();
     pthread_mutex_unlock(&lock);
 }
 
@@ -78,7 +94,10 @@ static void act(const struct fault *f)
 void fault_pass(const char *label)
 {
     struct fault hit = {.at = 0};
+    void (*hook)(const char *) = atomic_load_explicit(&test_hook, memory_order_acquire);
 
+    if (hook != NULL)
+        hook(label);
     pthread_mutex_lock(&lock);
     if (atomic_load_explicit(&fault_armed, memory_order_relaxed) == 0)
         parse(getenv("OMNI_FAULT"));

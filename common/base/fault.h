@@ -21,6 +21,9 @@ static inline void fault_point(const char *label)
 }
 /* Tests: acts as if OMNI_FAULT held spec (NULL = nothing); resets the counts. */
 void fault_set(const char *spec);
+/* Tests: calls hook at every pass of every point, in the passing thread (NULL = no more).  With it
+ * a test decides the order in which threads go on. */
+void fault_set_hook(void (*hook)(const char *label));
 #else
 static inline void fault_point(const char *label)
 {

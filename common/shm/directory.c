@@ -156,8 +156,8 @@ void directory_log_token(struct directory *d, struct sequence_ref ref, uint32_t 
     struct directory_entry *e = own_entry(d, ref);
 
     invariant(pos <= d->ctx_max);
-    invariant(pos > atomic_load_explicit(&e->committed, memory_order_relaxed) ||
-              pos >= e->prompt_len);
+    invariant(pos >
+              atomic_load_explicit(&e->committed, memory_order_relaxed)); /* else it is read */
     directory_entry_log(d, e)[pos] = id;
     fault_point("directory.logged");
 }

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "common/base/clock.h"
+#include "common/base/fault.h"
 #include "common/base/invariant.h"
 #include "common/base/process.h"
 
@@ -286,10 +287,13 @@ int job_table_attach(struct job_table *t, const char *dir, uint32_t engine_idx, 
         return rc;
     }
     t->done_bell = done_bell;
+    fault_point("job_table.role_taken");
     announce_worker(t);
+    fault_point("job_table.worker_announced");
     /* Index to head first, then the scan: what is posted in between is found by both. */
     t->overflows_seen = atomic_load_explicit(&t->shared->post_overflows, memory_order_acquire);
     ring_skip_to_head(&t->posted_ring);
+    fault_point("job_table.ring_skipped");
     t->scan_next = 0;
     t->first_scan = true;
     bell_ring(done_bell); /* an engine that waits for a worker looks at once */
