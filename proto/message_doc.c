@@ -22,12 +22,20 @@ static bool first_time(struct seen *seen, const void *item)
     return true;
 }
 
+static void print_integer(FILE *out, uint64_t bound)
+{
+    if (bound == UINT32_MAX || bound == UINT64_MAX)
+        fprintf(out, "integer of %d bits", bound == UINT32_MAX ? 32 : 64);
+    else
+        fprintf(out, "integer <= %" PRIu64, bound);
+}
+
 static void print_type(FILE *out, const struct field_info *field)
 {
     switch (field->type) {
     case FIELD_U32:
     case FIELD_U64:
-        fprintf(out, "integer <= %" PRIu64, field->bound);
+        print_integer(out, field->bound);
         break;
     case FIELD_F64:
         fprintf(out, "number <= %" PRIu64, field->bound);
@@ -42,10 +50,11 @@ static void print_type(FILE *out, const struct field_info *field)
         fprintf(out, "bin of %" PRIu64 " bytes", field->bound);
         break;
     case FIELD_U32S:
-        fprintf(out, "array <= %" PRIu64 " of integer", field->bound);
+        fprintf(out, "array <= %" PRIu64 " of integer of 32 bits", field->bound);
         break;
     case FIELD_STRS:
-        fprintf(out, "array <= %" PRIu64 " of str", field->bound);
+        fprintf(out, "array <= %" PRIu64 " of str of 1 to %d bytes", field->bound,
+                STRS_ITEM_BYTES_MAX);
         break;
     case FIELD_ENUM:
         fprintf(out, "str, a name of %s", field->names->name);

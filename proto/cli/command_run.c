@@ -20,6 +20,7 @@ struct run_options {
     struct message_generate defaults;
     struct option_strs stops;
     const char *prompt_file;
+    const char *json_file; /* NULL: none */
     bool jsonl, chat, json;
     uint32_t concurrency, retries;
 };
@@ -33,6 +34,7 @@ struct run {
     size_t head_printed; /* bytes of its text that are */
     uint32_t n_reopens;
     bool cancelled;
+    FILE *json_file; /* NULL: none */
 };
 
 /* ---- Output -----------------------------------------------------------------------------------
@@ -66,6 +68,10 @@ static void show(struct run *run)
         else if (r->text_bytes > 0)
             printf("\n");
         fflush(stdout);
+        if (run->json_file != NULL) {
+            run_request_print_json(r, run->json_file);
+            fflush(run->json_file);
+        }
         run->head++;
         run->head_printed = 0;
     }
@@ -308,6 +314,16 @@ static void fill_class(struct run *run)
             run->input.requests[i].ask.class = str_of(last);
 }
 
+static int open_json_file(struct run *run, struct error *error)
+{
+    const char *path = run->options->json_file;
+
+    if (path == NULL)
+        return 0;
+    run->json_file = fopen(path, "w");
+    return run->json_file != NULL ? 0 : error_set(error, -errno, "%s: %s", path, strerror(errno));
+}
+
 static int run_with(struct run_options *options)
 {
     struct run run = {.options = options};
@@ -319,6 +335,8 @@ static int run_with(struct run_options *options)
         options->concurrency = UINT32_MAX;
     int err = group_resolve(&group, &options->group, &error);
 
+    if (err == 0)
+        err = open_json_file(&run, &error);
     if (err == 0)
         err = run_input_read(&run.input, options->prompt_file, options->jsonl, options->chat,
                              &options->defaults, &error);
@@ -334,6 +352,8 @@ static int run_with(struct run_options *options)
     }
     client_close(run.c);
     run_input_fini(&run.input);
+    if (run.json_file != NULL && fclose(run.json_file) != 0)
+        status = EXIT_FAILED;
     return status;
 }
 
@@ -347,6 +367,8 @@ int command_run(int argc, char **argv)
          "a request per line, whatever the file's name"},
         {"chat", OPTION_FLAG, &o.chat, NULL, NULL, "apply the chat template to prompts"},
         {"json", OPTION_FLAG, &o.json, NULL, NULL, "one JSON object per request, no stream"},
+        {"json-file", OPTION_TEXT, &o.json_file, NULL, "FILE",
+         "write the JSON objects there, beside what stdout shows"},
         {"concurrency", OPTION_U32, &o.concurrency, NULL, "N", "requests at a time (default: all)"},
         {"retries", OPTION_U32, &o.retries, NULL, "N", "send refused requests again (default: 0)"},
         {0}};

@@ -69,18 +69,28 @@ static struct fake_request *find_request(struct fake_router *r, const struct req
     return NULL;
 }
 
-static void say_tokens(int sock, const struct fake_request *request, uint32_t from)
+/* Returns false where the stream was cut. */
+static bool say_tokens(struct fake_router *r, int sock, const struct fake_request *request,
+                       uint32_t from)
 {
+    uint32_t cut_after = atomic_exchange(&r->cut_after, 0);
+
     struct token_item item = {.id = request->id, .text = {.data = "a", .n = 1}};
     struct message m = {.type = MESSAGE_TOKENS, .tokens.items = {.data = &item, .n = 1}};
 
     for (uint32_t i = from; i < request->n_tokens; i++) {
         uint32_t token = 100 + i;
 
+        if (cut_after != 0 && i == cut_after) {
+            clock_sleep_ns(50 * NS_PER_MS); /* nn_close drops what has not left yet */
+            r->order = FAKE_CLOSE_SESSION;
+            return false;
+        }
         item.index = i;
         item.ids = (struct u32_array){.data = &token, .n = 1};
         say(sock, &m);
     }
+    return true;
 }
 
 static void say_bulk(int sock, const struct request_id *id, uint32_t n)
@@ -104,7 +114,7 @@ static void on_generate(struct fake_router *r, int sock, const struct message_ge
         say_bulk(sock, &g->id, r->bulk);
         return;
     }
-    if (request == NULL && !g->has_prompt) {
+    if (request == NULL && !g->has_prompt && !g->has_messages && !g->has_tokens) {
         say_error(sock, &g->id, ERROR_NOT_FOUND, "no such request");
         return;
     }
@@ -113,7 +123,8 @@ static void on_generate(struct fake_router *r, int sock, const struct message_ge
         request = &r->requests[r->n_requests++];
         *request = (struct fake_request){.id = g->id, .n_tokens = g->max_tokens};
     }
-    say_tokens(sock, request, g->resume_from);
+    if (!say_tokens(r, sock, request, g->resume_from))
+        return;
     done.done.output_tokens = done.done.device_tokens = request->n_tokens;
     say(sock, &done);
 }

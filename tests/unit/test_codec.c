@@ -17,6 +17,7 @@
 #pragma GCC diagnostic pop
 
 #include "proto/codec.h"
+#include "proto/message_doc.h"
 #include "tests/unit/proto_samples.h"
 
 enum { SAMPLE_BYTES_MAX = 1 << 16, FAULT_BYTES_MAX = MESSAGE_BYTES_MAX };
@@ -567,6 +568,25 @@ static void test_request_id_text(void **state)
     assert_int_equal(request_id_parse("00112233445566778899aabbccddeefg", &back), -EINVAL);
 }
 
+/* The page ends with what the list says, so that a client in another language can rely on it. */
+static void test_readme_has_the_list(void **state)
+{
+    static char page[1 << 18], list[1 << 17];
+    FILE *in = fopen(PROTO_README, "r"), *out = fmemopen(list, sizeof list, "w");
+
+    (void)state;
+    assert_true(in != NULL && out != NULL);
+    size_t n = fread(page, 1, sizeof page - 1, in);
+
+    message_doc_print(out);
+    long n_list = ftell(out);
+
+    fclose(in);
+    fclose(out);
+    assert_true(n_list > 0 && (size_t)n_list < sizeof list && n > (size_t)n_list);
+    assert_memory_equal(page + n - (size_t)n_list, list, (size_t)n_list);
+}
+
 static int set_up(void **state)
 {
     (void)state;
@@ -598,6 +618,7 @@ int main(void)
         cmocka_unit_test(test_arena_factor),
         cmocka_unit_test(test_travel),
         cmocka_unit_test(test_request_id_text),
+        cmocka_unit_test(test_readme_has_the_list),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);
