@@ -22,15 +22,16 @@ static const char *skip_newline(const char *p, const char *end)
 static int copy_literal(struct chat_template *c, const char *p, const char *end)
 {
     while (p < end) {
-        char byte = *p++;
+        const bool escaped = *p == '\\' && p + 1 < end;
+        const char *byte = escaped ? p + 1 : p;
 
-        if (byte == '\\' && p < end) {
-            byte = *p == 'n' ? '\n' : *p;
-            p++;
-        }
+        p = byte + 1;
         if (c->n_system == sizeof(c->system))
             return -ENOTSUP;
-        c->system[c->n_system++] = byte;
+        if (escaped && *byte == 'n')
+            c->system[c->n_system++] = '\n';
+        else
+            c->system[c->n_system++] = *byte;
     }
     return 0;
 }

@@ -423,7 +423,8 @@ static int parse(struct gguf *g, struct gguf_error *err)
     return rc ? rc : place_tensors(&r, g);
 }
 
-static int open_bytes(const void *data, size_t size, bool mapped, struct gguf **out,
+/* mapping: the bytes again if they are to be unmapped, by gguf_close or on failure; else NULL. */
+static int open_bytes(const void *data, size_t size, void *mapping, struct gguf **out,
                       struct gguf_error *err)
 {
     struct gguf *g = calloc(1, sizeof(*g));
@@ -431,13 +432,13 @@ static int open_bytes(const void *data, size_t size, bool mapped, struct gguf **
 
     gguf_error_set(err, "out of memory");
     if (!g) {
-        if (mapped)
-            munmap((void *)(uintptr_t)data, size);
+        if (mapping)
+            munmap(mapping, size);
         return -ENOMEM;
     }
     g->base = data;
     g->size = size;
-    g->mapped = mapped;
+    g->mapping = mapping;
     rc = parse(g, err);
     if (rc) {
         gguf_close(g);
@@ -451,7 +452,7 @@ static int open_bytes(const void *data, size_t size, bool mapped, struct gguf **
 int gguf_open_memory(const void *data, size_t size, struct gguf **out, struct gguf_error *err)
 {
     *out = NULL;
-    return open_bytes(data, size, false, out, err);
+    return open_bytes(data, size, NULL, out, err);
 }
 
 /* Maps a regular file.  0 or -errno with a message. */
@@ -486,15 +487,15 @@ int gguf_open(const char *path, struct gguf **out, struct gguf_error *err)
 
     *out = NULL;
     rc = map_file(path, &base, &size, err);
-    return rc ? rc : open_bytes(base, size, true, out, err);
+    return rc ? rc : open_bytes(base, size, base, out, err);
 }
 
 void gguf_close(struct gguf *g)
 {
     if (!g)
         return;
-    if (g->mapped)
-        munmap((void *)(uintptr_t)g->base, g->size);
+    if (g->mapping)
+        munmap(g->mapping, g->size);
     free(g->entries);
     free(g->tensors);
     free(g);

@@ -17,7 +17,7 @@ struct gguf_entry {
 struct gguf {
     const unsigned char *base;
     size_t size;
-    bool mapped; /* munmap at close */
+    void *mapping; /* munmap at close; NULL: the bytes are the caller's */
     uint64_t n_entries, n_tensors;
     struct gguf_entry *entries;  /* sorted by key */
     struct gguf_tensor *tensors; /* sorted by name */

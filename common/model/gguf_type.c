@@ -70,7 +70,7 @@ void gguf_error_set(struct gguf_error *err, const char *format, ...)
     if (!err)
         return;
     va_start(args, format);
-    vsnprintf(err->text, sizeof(err->text), format, args);
+    (void)vsnprintf(err->text, sizeof(err->text), format, args);
     va_end(args);
     /* Names come from the file: keep the line printable on any terminal. */
     for (char *c = err->text; *c; c++)

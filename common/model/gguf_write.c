@@ -198,8 +198,8 @@ static void write_padded(FILE *f, const void *data, uint64_t n)
 {
     static const unsigned char zeros[WRITE_ALIGNMENT];
 
-    fwrite(data, 1, (size_t)n, f);
-    fwrite(zeros, 1, (size_t)(padded(n) - n), f);
+    (void)fwrite(data, 1, (size_t)n, f);
+    (void)fwrite(zeros, 1, (size_t)(padded(n) - n), f);
 }
 
 static void write_all(const struct gguf_writer *w, FILE *f)
@@ -208,15 +208,15 @@ static void write_all(const struct gguf_writer *w, FILE *f)
     const uint32_t version = 3;
     const uint64_t header = 4 + 4 + 8 + 8 + w->entries.len + w->infos.len;
 
-    fwrite("GGUF", 1, 4, f);
-    fwrite(&version, sizeof(version), 1, f);
-    fwrite(&w->n_tensors, sizeof(w->n_tensors), 1, f);
-    fwrite(&w->n_entries, sizeof(w->n_entries), 1, f);
+    (void)fwrite("GGUF", 1, 4, f);
+    (void)fwrite(&version, sizeof(version), 1, f);
+    (void)fwrite(&w->n_tensors, sizeof(w->n_tensors), 1, f);
+    (void)fwrite(&w->n_entries, sizeof(w->n_entries), 1, f);
     if (w->n_entries)
-        fwrite(w->entries.data, 1, w->entries.len, f);
+        (void)fwrite(w->entries.data, 1, w->entries.len, f);
     if (w->n_tensors)
-        fwrite(w->infos.data, 1, w->infos.len, f);
-    fwrite(zeros, 1, (size_t)(padded(header) - header), f);
+        (void)fwrite(w->infos.data, 1, w->infos.len, f);
+    (void)fwrite(zeros, 1, (size_t)(padded(header) - header), f);
     for (uint64_t i = 0; i < w->n_tensors; i++)
         write_padded(f, w->tensors[i].data, w->tensors[i].bytes);
 }

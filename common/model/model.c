@@ -96,7 +96,8 @@ static void finish(struct model *m)
     struct gguf_string name;
 
     if (gguf_get_string(m->gguf, "general.name", &name, NULL) == 0)
-        snprintf(m->name, sizeof(m->name), "%.*s", (int)(name.len < 63 ? name.len : 63), name.data);
+        (void)snprintf(m->name, sizeof(m->name), "%.*s", (int)(name.len < 63 ? name.len : 63),
+                       name.data);
     for (uint32_t i = 0; i < m->n_layers; i++) {
         build_layer_ops(&m->layers[i], m->norm_eps);
         take_maxima(m, &m->layers[i]);

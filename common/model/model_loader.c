@@ -33,7 +33,7 @@ int loader_u32(struct model_loader *l, const char *suffix, uint32_t low, uint32_
     uint64_t value = 0;
     int rc;
 
-    snprintf(key, sizeof(key), "%s.%s", l->arch, suffix);
+    (void)snprintf(key, sizeof(key), "%s.%s", l->arch, suffix);
     rc = read_u32(l, key, fallback, &value);
     if (!rc)
         rc = check_range(l, key, value, low, high);
@@ -86,7 +86,7 @@ int loader_f32(struct model_loader *l, const char *suffix, float fallback, float
     float value = fallback;
     int rc;
 
-    snprintf(key, sizeof(key), "%s.%s", l->arch, suffix);
+    (void)snprintf(key, sizeof(key), "%s.%s", l->arch, suffix);
     rc = gguf_get_f32(l->gguf, key, &value, l->err);
     if (rc && (rc != -ENOENT || fallback == 0))
         return rc == -ENOENT ? -EINVAL : rc;
@@ -170,7 +170,7 @@ int loader_view(struct model_loader *l, const char *name, uint64_t n_slices, uin
 
 static const char *layer_name(char out[KEY_MAX], uint32_t layer, const char *part)
 {
-    snprintf(out, KEY_MAX, "blk.%u.%s", layer, part);
+    (void)snprintf(out, KEY_MAX, "blk.%u.%s", layer, part);
     return out;
 }
 

@@ -119,7 +119,7 @@ static void add_norm(struct random_model *r, const char *name)
 
 static const char *layer_name(char out[64], uint32_t layer, const char *part)
 {
-    snprintf(out, 64, "blk.%u.%s.weight", layer, part);
+    (void)snprintf(out, 64, "blk.%u.%s.weight", layer, part);
     return out;
 }
 
@@ -137,10 +137,13 @@ static void add_attention(struct random_model *r, uint32_t layer)
     char name[64];
 
     add_norm(r, layer_name(name, layer, "attn_norm"));
-    add_layer_matrix(r, layer, "attn_q", 1, o->n_heads * o->k_width, o->n_embd, GAIN_QK);
-    add_layer_matrix(r, layer, "attn_k", 1, o->kv_heads[layer] * o->k_width, o->n_embd, GAIN_QK);
-    add_layer_matrix(r, layer, "attn_v", 1, o->kv_heads[layer] * o->v_width, o->n_embd, GAIN_V);
-    add_layer_matrix(r, layer, "attn_output", 1, o->n_embd, o->n_heads * o->v_width, GAIN_OTHER);
+    add_layer_matrix(r, layer, "attn_q", 1, (uint64_t)o->n_heads * o->k_width, o->n_embd, GAIN_QK);
+    add_layer_matrix(r, layer, "attn_k", 1, (uint64_t)o->kv_heads[layer] * o->k_width, o->n_embd,
+                     GAIN_QK);
+    add_layer_matrix(r, layer, "attn_v", 1, (uint64_t)o->kv_heads[layer] * o->v_width, o->n_embd,
+                     GAIN_V);
+    add_layer_matrix(r, layer, "attn_output", 1, o->n_embd, (uint64_t)o->n_heads * o->v_width,
+                     GAIN_OTHER);
 }
 
 static void add_mlp(struct random_model *r, uint32_t layer)

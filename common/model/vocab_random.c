@@ -66,7 +66,7 @@ static void put_merged(char *out, const char *merge)
     const char *space = strchr(merge, ' ');
 
     invariant(space && strlen(merge) < TEXT_MAX);
-    snprintf(out, TEXT_MAX, "%.*s%s", (int)(space - merge), merge, space + 1);
+    (void)snprintf(out, TEXT_MAX, "%.*s%s", (int)(space - merge), merge, space + 1);
 }
 
 static void fill_texts(char (*texts)[TEXT_MAX], uint32_t n_vocab)
@@ -74,13 +74,13 @@ static void fill_texts(char (*texts)[TEXT_MAX], uint32_t n_vocab)
     uint32_t n = 0;
 
     for (; n < VOCAB_RANDOM_CONTROL; n++)
-        snprintf(texts[n], TEXT_MAX, "%s", control[n]);
+        (void)snprintf(texts[n], TEXT_MAX, "%s", control[n]);
     put_bytes(texts + n);
     n += 256;
     for (size_t i = 0; i < N_MERGES; i++)
         put_merged(texts[n++], merges[i]);
     for (uint32_t i = 0; n < n_vocab; i++)
-        snprintf(texts[n++], TEXT_MAX, SP "x%u", i);
+        (void)snprintf(texts[n++], TEXT_MAX, SP "x%u", i);
 }
 
 static void add_keys(struct gguf_writer *w)

@@ -50,6 +50,17 @@ struct weight_view weight_slice(const struct weight_view *w, uint32_t e)
     return slice;
 }
 
+struct weight_view weight_rows(const struct weight_view *w, uint64_t first, uint64_t n_rows)
+{
+    struct weight_view part = *w;
+
+    invariant(w->n_slices == 1 && first <= w->n_rows && n_rows <= w->n_rows - first);
+    part.n_rows = n_rows;
+    part.slice_bytes = n_rows * w->row_bytes;
+    part.data = weight_row(w, first);
+    return part;
+}
+
 void weight_dequant_row_ref(const struct weight_view *w, uint64_t row, float *out)
 {
     const uint32_t values = weight_block_values(w->type);

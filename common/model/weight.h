@@ -59,6 +59,10 @@ uint64_t weight_row_bytes(enum weight_type type, uint64_t n_cols);
 /* A view of slice e (< n_slices) of an expert tensor. */
 struct weight_view weight_slice(const struct weight_view *w, uint32_t e);
 
+/* A view of rows first .. first + n_rows - 1 of a one-slice matrix: a rank's share of the output
+ * columns, or a panel.  No sum over k crosses such a split. */
+struct weight_view weight_rows(const struct weight_view *w, uint64_t first, uint64_t n_rows);
+
 /* The address of a row of slice 0. */
 static inline const void *weight_row(const struct weight_view *w, uint64_t row)
 {

@@ -74,8 +74,8 @@ struct model *model_test_open_random(const struct model_random_options *o)
 
 struct tokenizer *model_test_tokenizer(const char *path)
 {
-    struct gguf *g;
-    struct tokenizer *t;
+    struct gguf *g = NULL;
+    struct tokenizer *t = NULL;
     struct gguf_error err;
 
     if (gguf_open(path, &g, &err) || tokenizer_open(g, &t, &err))

@@ -188,7 +188,7 @@ static void run_op(struct ref_model *r, const struct dense_op *op)
         product(r, op->w[0], r->n, r->logits, 0);
         break;
     case DENSE_OP_KINDS:
-        invariant(!"dense op kind");
+        break;
     }
 }
 

@@ -5,6 +5,7 @@
 
 #include <math.h>
 #if defined(__x86_64__)
+#include <cpuid.h>
 #include <immintrin.h>
 #endif
 
@@ -82,7 +83,9 @@ static void test_f16c(void **state)
 {
     (void)state;
 #if defined(__x86_64__)
-    if (!__builtin_cpu_supports("f16c"))
+    unsigned a, b, c, d;
+
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_F16C))
         skip();
     compare_f16c();
 #else

@@ -125,6 +125,26 @@ static void test_slices(void **state)
     assert_int_equal(weight_bytes(&w), sizeof(data));
 }
 
+/* Two ranks' shares of a quantised matrix, row for row. */
+static void test_row_split(void **state)
+{
+    const struct model_random_options o = model_random_defaults();
+    struct model *m = model_test_open_random(&o);
+    const struct weight_view *w = &m->output;
+    float whole[64], part[64];
+
+    (void)state;
+    for (uint64_t row = 0; row < w->n_rows; row++) {
+        const uint64_t half = w->n_rows / 2, rank = row / half;
+        const struct weight_view share = weight_rows(w, rank * half, half);
+
+        weight_dequant_row_ref(w, row, whole);
+        weight_dequant_row_ref(&share, row - rank * half, part);
+        assert_memory_equal(whole, part, sizeof(whole));
+    }
+    model_close(m);
+}
+
 static struct model *open_typed(enum weight_type type)
 {
     struct model_random_options o = model_random_defaults();
@@ -172,6 +192,7 @@ int main(void)
         cmocka_unit_test(test_sizes),
         cmocka_unit_test(test_slices),
         cmocka_unit_test(test_same_tensor_two_types),
+        cmocka_unit_test(test_row_split),
     };
     const int rc = cmocka_run_group_tests(tests, NULL, NULL);
 
