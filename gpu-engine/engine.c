@@ -278,9 +278,8 @@ static int open_control(struct engine *e, struct error *err)
     if (rc != 0)
         return error_set(err, rc, "run.dir is too long for a socket path");
     e->identity = (uint64_t)e->shm->epoch << 32 | (uint32_t)getpid();
-    struct control_config config = {.url = url,
-                                    .epoch = e->identity,
-                                    .handlers = intake_handlers(e)};
+    struct control_config config = {
+        .url = url, .epoch = e->identity, .handlers = intake_handlers(e)};
     return control_create(&e->control, &config, err);
 }
 

@@ -138,6 +138,8 @@ struct engine {
     uint32_t events_seen;
     uint64_t next_beat_ns, n_beats;
     struct stats_page stats;
+    uint64_t state_hash;       /* of the last engine_state sent */
+    _Atomic bool state_wanted; /* a router was met that knows nothing yet */
 };
 
 /* 0, or -errno with *err.  A failed init is safe to shut down. */

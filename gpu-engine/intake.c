@@ -63,6 +63,9 @@ static void decide(struct engine *e, const struct message_submit *m,
         *answer = (struct admission_answer){.code = ERROR_BAD_REQUEST};
         snprintf(answer->message, sizeof answer->message, "tokens: an id is not below %u",
                  e->model->n_vocab);
+    } else if (m->has_adapter && m->adapter.n > 0) {
+        *answer = (struct admission_answer){.code = ERROR_BAD_REQUEST};
+        snprintf(answer->message, sizeof answer->message, "adapter: no adapter is loaded");
     } else {
         admission_decide(&e->admission, m->class_index == 0, m->tokens.n, m->max_tokens, answer);
     }
@@ -112,8 +115,9 @@ static void on_router_lost(void *arg)
 
 static void introduce(void *arg, struct message_engine_hello *hello)
 {
-    const struct engine *e = arg;
+    struct engine *e = arg;
 
+    atomic_store_explicit(&e->state_wanted, true, memory_order_relaxed);
     *hello = (struct message_engine_hello){.version = PROTO_VERSION,
                                            .engine = e->index,
                                            .epoch = e->identity,

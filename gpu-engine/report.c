@@ -1,6 +1,6 @@
 #include "gpu-engine/report.h"
 
-#include <string.h>
+#include "common/base/hash.h"
 
 /* clang-format off */
 #define ROW(NAME, name, kind, doc) {name, STATS_##kind, doc},
@@ -93,9 +93,19 @@ static uint32_t list_workers(const struct engine *e, struct worker_state *worker
     return e->exchange->n_workers;
 }
 
+/* Numbers only, so the bytes say whether anything changed. */
+static uint64_t state_hash(const struct message_engine_state *s)
+{
+    uint32_t head[] = {s->waiting, s->running, s->offloaded, s->kv_blocks_free};
+    uint64_t h = hash_bytes(HASH_SEED, head, sizeof head);
+
+    h = hash_bytes(h, s->classes.data, s->classes.n * sizeof *s->classes.data);
+    return hash_bytes(h, s->workers.data, s->workers.n * sizeof *s->workers.data);
+}
+
 void report_state(struct engine *e)
 {
-    struct class_state classes[CONFIG_CLASSES_MAX];
+    struct class_state classes[CONFIG_CLASSES_MAX] = {{0}};
     struct worker_state workers[EXCHANGE_WORKERS_MAX];
     const uint32_t *n = e->sequences.n_in_state;
     struct message m = {.type = MESSAGE_ENGINE_STATE};
@@ -112,5 +122,10 @@ void report_state(struct engine *e)
         .classes = {.data = classes, .n = count_classes(e, classes)},
         .workers = {.data = workers, .n = list_workers(e, workers)},
     };
+    uint64_t hash = state_hash(&m.engine_state);
+    bool wanted = atomic_exchange_explicit(&e->state_wanted, false, memory_order_relaxed);
+    if (!control_connected(e->control) || (hash == e->state_hash && !wanted))
+        return;
+    e->state_hash = hash;
     control_send(e->control, &m);
 }

@@ -4,7 +4,8 @@
 
 #include "gpu-engine/engine.h"
 
-/* Refreshes the gauges; sends engine_state if it differs from the last one sent. */
+/* Refreshes the gauges; sends engine_state if it differs from the last one sent, or if the router
+ * is a new one. */
 void report_state(struct engine *e);
 
 /* Rows of the statistics page. */
