@@ -31,6 +31,7 @@ PROGRAM_OF = {"router": "omni-router", "engine": "omni-gpu-engine", "attnd": "om
 
 sys.path.insert(0, os.path.join(ROOT, "deploy/lib"))
 import group_probe  # noqa: E402  (one definition of "ready" for users and tests)
+import omni_shm  # noqa: E402
 
 
 def skip(reason):
@@ -62,6 +63,12 @@ def wait_until(condition, seconds, what):
     return value
 
 
+def tiny_model(folder, *options, name="tiny.gguf"):
+    path = os.path.join(folder, name)
+    subprocess.run([program("omni-tiny-model"), path, *options], check=True, stdout=subprocess.DEVNULL)
+    return path
+
+
 class Group:
     """One group in a folder of its own.  All methods may be called from one thread at a time."""
 
@@ -73,13 +80,13 @@ class Group:
         self.n_workers = n_workers
         self.env = dict(os.environ, **(env or {}))
         self.running = {}
-        self.model = model or self.make_tiny_model()
+        self.model = model or tiny_model(self.dir)
         self.write_config(settings or {})
 
-    def make_tiny_model(self):
-        path = os.path.join(self.dir, "tiny.gguf")
-        subprocess.run([program("omni-tiny-model"), path], check=True, stdout=subprocess.DEVNULL)
-        return path
+    @property
+    def segments(self):
+        """Folder of this group's shared memory, for omni_shm."""
+        return os.path.join(self.shm, self.name)
 
     def write_config(self, settings):
         every = {"group.name": self.name, "group.n_engines": 1, "group.n_workers": self.n_workers,
@@ -150,25 +157,54 @@ class Group:
     def status(self):
         return json.loads(self.omni("status", "--json").stdout)
 
-    def run_begin(self, requests, cls="be", chat=False):
+    def run_begin(self, requests, cls="be", chat=False, options=()):
         """Starts `omni run` over the requests (dicts, as lines of a prompt file); see run_end."""
         prompts = tempfile.NamedTemporaryFile("w", suffix=".jsonl", dir=self.dir, delete=False)
         with prompts as file:
             file.writelines(json.dumps(request) + "\n" for request in requests)
         command = [program("omni"), "run", "--config", self.config, "--class", cls, "--json",
-                   "--prompt-file", prompts.name] + (["--chat"] if chat else [])
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                   "--prompt-file", prompts.name, *options] + (["--chat"] if chat else [])
+        # Into files: a pipe that nobody reads would hold the client up.
+        with open(prompts.name + ".out", "wb") as out, open(prompts.name + ".err", "wb") as err:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
+        process.output = prompts.name
+        return process
+
+    def run_wait(self, process, seconds=60):
+        """(exit code, results so far in the order of the requests, stderr) of run_begin."""
+        process.wait(timeout=seconds * PATIENCE)
+        with open(process.output + ".out", encoding="utf-8") as out, \
+                open(process.output + ".err", encoding="utf-8") as err:
+            return process.returncode, [json.loads(line) for line in out if line.strip()], err.read()
 
     def run_end(self, process, seconds=60):
         """The results in the order of the requests; an AssertionError tells what the client said."""
-        out, err = process.communicate(timeout=seconds * PATIENCE)
-        done = [json.loads(line) for line in out.splitlines() if line.strip()]
-        if process.returncode != 0:
-            raise AssertionError(f"omni run: exit {process.returncode}\n{err}\n{out[-2000:]}")
-        return sorted(done, key=lambda one: one.get("index", 0))
+        code, done, err = self.run_wait(process, seconds)
+        if code != 0:
+            raise AssertionError(f"omni run: exit {code}\n{err}\n{done[-3:]}")
+        return done
 
-    def run(self, requests, cls="be", chat=False, seconds=60):
-        return self.run_end(self.run_begin(requests, cls, chat), seconds)
+    def run(self, requests, cls="be", chat=False, seconds=60, options=()):
+        return self.run_end(self.run_begin(requests, cls, chat, options), seconds)
+
+    # ---- looking inside ----
+
+    def stats(self, name=None):
+        """The engine's statistics page; gauges are set four times a second."""
+        page = omni_shm.stats(self.segments, "gpu-engine")
+        return page if name is None else page[name]
+
+    def expect_all_free(self, seconds=10):
+        """Waits until the engine holds nothing: no sequence, no block, no slot."""
+        def is_free():
+            now = self.stats()
+            return (now["kv_blocks_free"] == now["kv_blocks_total"] and now["draining"] == 0 and
+                    now["arena_blocks_free"] == now["arena_blocks_total"] and
+                    now["waiting"] + now["running"] + now["resident"] == 0)
+        try:
+            wait_until(is_free, seconds, "the engine has given everything back")
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {self.stats()}") from None
 
     # ---- the end ----
 
@@ -203,6 +239,36 @@ class Group:
                 left.append(name)
         self.running.clear()
         return left
+
+
+class LsLoad:
+    """Latency-sensitive chats beside something else: batch after batch until stopped, each compared
+    with what it must answer.  The first failure is kept and raised by the end of the block."""
+
+    def __init__(self, group, requests, expected=None, at_least=1):
+        self.group, self.requests, self.expected, self.at_least = group, requests, expected, at_least
+        self.n_batches, self.error, self.stopping = 0, None, False
+        self.thread = threading.Thread(target=self.work)
+
+    def work(self):
+        try:
+            while not self.stopping or self.n_batches < self.at_least:
+                done = [one["tokens"] for one in self.group.run(self.requests, "ls")]
+                self.expected = self.expected or done
+                assert done == self.expected, "LS answers changed"
+                self.n_batches += 1
+        except BaseException as error:  # the thread's end is no place to raise
+            self.error = error
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, kind, value, trace):
+        self.stopping = True
+        self.thread.join()
+        if kind is None and self.error is not None:
+            raise self.error
 
 
 def watchdog(seconds):

@@ -1,0 +1,129 @@
+#!/usr/bin/env python3
+"""Where attention runs changes no token: 32 BE requests offloaded beside 4 running LS chats answer what
+each of them answers alone on the device, to the bit; greedy and with seeded sampling.
+
+    test_exact.py tiny            two random models, every way to place and to delay
+    test_exact.py demo N TOKENS   the real model
+"""
+
+import random
+import sys
+import tempfile
+
+from omni_e2e import Group, LsLoad, demo_model, tiny_model, watchdog
+
+N_LS = 4
+MODELS = {
+    "uniform": [],
+    # Layers that differ in KV heads, window and feed-forward part; sinks beside the window.
+    "mixed": ["--layers", "6", "--heads", "4", "--kv-heads", "2,1,4", "--windows", "0,48", "--sinks", "4",
+              "--experts", "0,0,1", "--type", "mixed"],
+}
+CASES = [  # name, workers, settings, environment
+    ("always, 1 worker", 1, {"engine.offload": "always"}, {}),
+    ("always, 2 workers", 2, {"engine.offload": "always"}, {}),
+    ("always, 3 workers", 3, {"engine.offload": "always"}, {}),
+    ("always, results delayed", 2, {"engine.offload": "always"}, {"OMNI_EXCHANGE_DELAY": "20"}),
+    ("auto, few device blocks", 2, {"engine.offload": "auto", "engine.kv_blocks": 64}, {}),
+]
+SAMPLED = [{"temperature": 0.8, "top_k": 20}, {"temperature": 0.8, "top_p": 0.9},
+           {"temperature": 1.1, "min_p": 0.05}, {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.02}]
+
+
+def be_requests(n, n_tokens):
+    """Prompts of 1 to 150 tokens; every fourth begins with the same 64, so that blocks are shared."""
+    rng = random.Random(7)
+    common = [rng.randrange(256) for _ in range(64)]
+    out = []
+    for i in range(n):
+        own = [rng.randrange(256) for _ in range(rng.choice([1, 5, 31, 32, 33, 100, 150]))]
+        out.append({"tokens": common + own if i % 4 == 0 else own, "max_tokens": n_tokens, "ignore_eos": True})
+    return out
+
+
+def sampled(requests):
+    return [dict(one, seed=1000 + i, **SAMPLED[i % len(SAMPLED)]) for i, one in enumerate(requests)]
+
+
+def ls_requests(n_tokens):
+    return [{"messages": [{"role": "user", "content": f"Tell me about the number {i}."}],
+             "max_tokens": n_tokens, "ignore_eos": True} for i in range(N_LS)]
+
+
+def tokens(done):
+    return [one["tokens"] for one in done]
+
+
+def run_alone(model, requests, ls):
+    """Each by itself, nothing beside it, all of it on the device."""
+    with Group(n_workers=0, model=model, settings={"engine.offload": "never"}) as group:
+        group.start()
+        one_by_one = ["--concurrency", "1"]
+        be = group.run(requests, options=one_by_one, seconds=300)
+        chats = group.run(ls, "ls", options=one_by_one)
+        assert all(one["worker_tokens"] == 0 for one in be)
+        return tokens(be), tokens(chats)
+
+
+def run_beside(model, case, requests, ls, alone):
+    name, n_workers, settings, env = case
+    settings = dict(settings, **{"worker.arena_mb": 32})
+    with Group(n_workers, model, settings, env) as group:
+        group.start()
+        with LsLoad(group, ls, alone[1]) as chats:
+            be = group.run(requests, seconds=300)
+        for i, one in enumerate(be):
+            assert one["tokens"] == alone[0][i], f"{name}: request {i} differs\n{one['tokens']}\n{alone[0][i]}"
+        expect_offloaded(name, group, be)
+        group.expect_all_free()
+        ridden, parked = (sum(one[key] for one in be) for key in ("ridealong_jobs", "parked_jobs"))
+        print(f"   {name}: {sum(one['worker_tokens'] for one in be)} of {len(be) * len(be[0]['tokens'])} tokens on "
+              f"workers, {ridden} jobs rode along, {parked} parked; {chats.n_batches} LS batches beside", flush=True)
+        return ridden, parked
+
+
+def expect_offloaded(name, group, be):
+    """The test would prove nothing if nothing had left the device."""
+    stats = group.stats()
+    on_workers = sum(one["worker_tokens"] for one in be)
+    jobs = sum(one["ridealong_jobs"] + one["parked_jobs"] for one in be)
+    assert on_workers > 0 and jobs > 0, f"{name}: {on_workers} tokens on workers, {jobs} jobs"
+    if name.startswith("always"):
+        # The first token comes from the prompt; more may, while the KV is copied out.
+        assert all(one["worker_tokens"] > 0 for one in be), f"{name}: a request stayed on the device"
+    assert stats["jobs_failed"] == 0 and stats["tokens_worker"] == on_workers, stats
+
+
+def test_tiny():
+    greedy = be_requests(32, 64)
+    requests, ls = greedy + sampled(greedy), ls_requests(64)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, options in MODELS.items():
+            print(f"{name} model", flush=True)
+            model = tiny_model(folder, *options, name=name + ".gguf")
+            alone = run_alone(model, requests, ls)
+            assert alone[0][:32] != alone[0][32:], "sampling changes nothing"
+            ways = [run_beside(model, case, requests, ls, alone) for case in CASES]
+            assert sum(parked for _, parked in ways) > 0 and sum(ridden for ridden, _ in ways) > 0, ways
+
+
+def test_demo(n, n_tokens):
+    model = demo_model()
+    words = "the history of the sea, rivers and the people who live beside them".split()
+    requests = [{"prompt": " ".join(words[i % 8:] + words[:i % 8]) + f" {i}", "max_tokens": n_tokens,
+                 "ignore_eos": True} for i in range(n)]
+    requests += sampled(requests[:2])
+    ls = ls_requests(8)
+    alone = run_alone(model, requests, ls)
+    run_beside(model, ("always", 1, {"engine.offload": "always"}, {}), requests, ls, alone)
+    run_beside(model, ("always, delayed", 2, {"engine.offload": "always"}, {"OMNI_EXCHANGE_DELAY": "20"}), requests,
+               ls, alone)
+
+
+if __name__ == "__main__":
+    watchdog(1500)
+    if sys.argv[1] == "tiny":
+        test_tiny()
+    else:
+        test_demo(int(sys.argv[2]), int(sys.argv[3]))
+    print("ok")
