@@ -33,8 +33,11 @@ int request_table_init(struct request_table *t, const struct text *text, uint32_
         return -ENOMEM;
     t->n_max = t->n_free = t->n_in_state[REQUEST_FREE] = n_max;
     for (uint32_t i = n_max; i-- > 0;) {
-        t->requests[i].index = i;
-        t->requests[i].next_of_session = t->first_free;
+        t->requests[i] = (struct request){.index = i,
+                                          .engine = REQUEST_NONE,
+                                          .worker = REQUEST_NONE,
+                                          .session = REQUEST_NONE,
+                                          .next_of_session = t->first_free};
         t->first_free = i;
     }
     return 0;

@@ -377,10 +377,9 @@ void router_tick(struct router *r, uint64_t now_ns)
     dispatch_run(r, now_ns);
     r->backlog = turn_engines(r, now_ns, judge);
     r->backlog = turn_sessions(r, now_ns, judge) || r->backlog;
-    if (judge) {
-        update_gauges(r);
+    update_gauges(r);
+    if (judge)
         counters_publish(&r->counters);
-    }
 }
 
 static int wait_ms(const struct router *r, uint64_t now_ns)

@@ -1,0 +1,834 @@
+/* A whole router in a thread, between a scripted engine and real clients: requests from hello to
+ * done.  What goes wrong is in test_router_faults.c. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cmocka_all.h"
+#include "common/base/clock.h"
+#include "fake_engine.h"
+#include "router_fixture.h"
+
+static const char script[] =
+    "The quick brown fox jumps over the lazy dog, caf\xc3\xa9 by caf\xc3\xa9. ";
+
+static struct router_thread router;
+static struct fake_engine engine;
+
+static int set_up(void **state)
+{
+    (void)state;
+    router_thread_init(&router);
+    fake_engine_init(&engine, script);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    router_thread_fini(&router);
+    return 0;
+}
+
+static void start_both(void)
+{
+    router_thread_start(&router);
+    fake_engine_start(&engine, router.dir, router.router.text.model_hash);
+}
+
+static struct request_id id_of(uint8_t n)
+{
+    struct request_id id = {{0}};
+
+    memset(id.bytes, n, sizeof id.bytes);
+    return id;
+}
+
+static struct message generate(uint8_t n, const char *class, uint32_t max_tokens)
+{
+    return (struct message){.type = MESSAGE_GENERATE,
+                            .generate = {.id = id_of(n),
+                                         .class = str_of(class),
+                                         .has_prompt = true,
+                                         .prompt = str_of("Once upon a time"),
+                                         .has_max_tokens = true,
+                                         .max_tokens = max_tokens}};
+}
+
+static struct message resume(uint8_t n, uint32_t from)
+{
+    return (struct message){
+        .type = MESSAGE_GENERATE,
+        .generate = {
+            .id = id_of(n), .class = str_of("ls"), .has_resume_from = true, .resume_from = from}};
+}
+
+/* What came for one request until its end. */
+struct output {
+    uint32_t first, n;
+    uint32_t ids[FAKE_SCRIPT_MAX];
+    char text[65536];
+    size_t n_text;
+    bool done, failed;
+    struct message_done end;
+    enum error_code code;
+    bool retryable;
+    uint32_t retry_after_ms;
+    char field[64], message[256];
+};
+
+static void add_item(struct output *o, const struct token_item *item)
+{
+    if (o->n == 0)
+        o->first = item->index;
+    assert_int_equal(item->index, o->first + o->n);
+    assert_true(o->n + item->ids.n <= FAKE_SCRIPT_MAX && o->n_text + item->text.n < sizeof o->text);
+    if (item->ids.n > 0)
+        memcpy(o->ids + o->n, item->ids.data, item->ids.n * sizeof *o->ids);
+    o->n += item->ids.n;
+    memcpy(o->text + o->n_text, item->text.data, item->text.n);
+    o->n_text += item->text.n;
+    o->text[o->n_text] = '\0';
+}
+
+static void add_message(struct output *o, const struct message *m, const struct request_id *id)
+{
+    if (m->type == MESSAGE_TOKENS) {
+        for (uint32_t i = 0; i < m->tokens.items.n; i++) {
+            if (request_id_equal(&m->tokens.items.data[i].id, id))
+                add_item(o, &m->tokens.items.data[i]);
+        }
+    } else if (m->type == MESSAGE_DONE && request_id_equal(&m->done.id, id)) {
+        o->done = true;
+        o->end = m->done;
+    } else if (m->type == MESSAGE_ERROR && m->error.has_id && request_id_equal(&m->error.id, id)) {
+        o->failed = true;
+        o->code = m->error.code;
+        o->retryable = m->error.retryable;
+        o->retry_after_ms = m->error.retry_after_ms;
+        snprintf(o->field, sizeof o->field, "%.*s", m->error.has_field ? (int)m->error.field.n : 0,
+                 m->error.has_field ? m->error.field.data : "");
+        snprintf(o->message, sizeof o->message, "%.*s", (int)m->error.message.n,
+                 m->error.message.data);
+    }
+}
+
+/* Reads until request n has ended, or has at_least tokens. */
+static void collect(struct bare *b, uint8_t n, struct output *o, uint32_t at_least)
+{
+    const struct request_id id = id_of(n);
+    const uint64_t until_ns = clock_now_ns() + 2 * FIXTURE_LOST_MS * NS_PER_MS;
+
+    memset(o, 0, sizeof *o);
+    while (!o->done && !o->failed && (at_least == 0 || o->n < at_least)) {
+        assert_true(clock_now_ns() < until_ns);
+        bare_ping(b);
+        if (bare_receive(b, 100))
+            add_message(o, &b->message, &id);
+    }
+}
+
+/* The script's text from token `from` on, n tokens, is what the output says; the tokens too. */
+static void expect_script(const struct output *o, uint32_t from, uint32_t n)
+{
+    assert_int_equal(o->n, n);
+    assert_int_equal(o->first, from);
+    for (uint32_t i = 0; i < n; i++)
+        assert_int_equal(o->ids[i], engine.script[(from + i) % engine.n_script]);
+}
+
+/* ---- Streams ----------------------------------------------------------------------------------
+ */
+
+static void test_library_client_streams(void **state)
+{
+    (void)state;
+    start_both();
+    struct client *c = router_thread_client(&router);
+    struct message m = generate(1, "ls", 40);
+    struct output o = {0};
+    struct client_event event;
+
+    assert_string_equal(client_info(c)->classes[0], "ls");
+    assert_int_equal(client_info(c)->n_ctx, 4096);
+    client_id_new(&m.generate.id);
+    assert_int_equal(client_generate(c, &m.generate, NULL), 0);
+    while (!o.done) {
+        assert_int_equal(client_next_event(c, FIXTURE_SOON_MS, &event), 0);
+        assert_int_equal(event.kind, CLIENT_MESSAGE);
+        add_message(&o, event.message, &m.generate.id);
+    }
+    expect_script(&o, 0, 40);
+    assert_int_equal(o.end.reason, FINISH_LENGTH);
+    assert_int_equal(o.end.output_tokens, 40);
+    assert_int_equal(o.end.device_tokens, 1);
+    assert_int_equal(o.end.worker_tokens, 39);
+    assert_int_equal(o.end.ridealong_jobs, 7);
+    assert_int_equal(o.end.parked_jobs, 5);
+    assert_true(o.end.has_ttft_ms && o.end.has_tpot_ms);
+    assert_true(o.end.ttft_ms > 0 && o.end.tpot_ms > 0);
+    assert_int_equal(o.end.prompt_tokens, engine.last_n_prompt);
+    client_close(c);
+    fake_engine_kill(&engine);
+}
+
+/* Tokens of several bytes and bytes of several tokens: the text is the script's, to the byte. */
+static void test_text_is_whole(void **state)
+{
+    (void)state;
+    struct bare b;
+    struct output o;
+
+    start_both();
+    bare_open(&b, &router);
+    struct message m = generate(1, "ls", engine.n_script);
+
+    bare_send(&b, &m);
+    collect(&b, 1, &o, 0);
+    expect_script(&o, 0, engine.n_script);
+    assert_string_equal(o.text, script);
+    bare_close(&b);
+    fake_engine_kill(&engine);
+}
+
+static void test_seed_is_drawn_and_told(void **state)
+{
+    (void)state;
+    struct bare b;
+    struct output o;
+    uint64_t seeds[2];
+
+    start_both();
+    bare_open(&b, &router);
+    for (uint8_t i = 0; i < 2; i++) {
+        struct message m = generate((uint8_t)(i + 1), "ls", 1);
+
+        bare_send(&b, &m);
+        collect(&b, (uint8_t)(i + 1), &o, 0);
+        pthread_mutex_lock(&engine.lock);
+        assert_true(o.end.seed == engine.last_seed);
+        pthread_mutex_unlock(&engine.lock);
+        seeds[i] = o.end.seed;
+        assert_false(o.end.has_tpot_ms); /* one token has no gap */
+    }
+    assert_true(seeds[0] != seeds[1]);
+    struct message m = generate(3, "ls", 1);
+
+    m.generate.has_seed = true;
+    m.generate.seed = 99;
+    bare_send(&b, &m);
+    collect(&b, 3, &o, 0);
+    assert_true(o.end.seed == 99);
+    bare_close(&b);
+    fake_engine_kill(&engine);
+}
+
+/* Three requests of one session: every message of a sweep in which all three have tokens carries
+ * all three. */
+static void test_one_message_per_sweep(void **state)
+{
+    (void)state;
+    uint32_t n_messages = 0, n_full = 0, n_done = 0;
+    struct bare b;
+
+    engine.sweep_ms = 20;
+    atomic_store(&engine.paused, true);
+    start_both();
+    bare_open(&b, &router);
+    for (uint8_t i = 1; i <= 3; i++) {
+        struct message m = generate(i, "ls", 30);
+
+        bare_send(&b, &m);
+    }
+    assert_true(wait_count(&engine.n_submits, 3, FIXTURE_SOON_MS));
+    atomic_store(&engine.paused, false);
+    while (n_done < 3) {
+        bare_ping(&b);
+        if (!bare_receive(&b, 100))
+            continue;
+        if (b.message.type == MESSAGE_TOKENS) {
+            n_messages++;
+            n_full += b.message.tokens.items.n == 3;
+        }
+        n_done += b.message.type == MESSAGE_DONE;
+    }
+    assert_int_equal(n_messages, atomic_load(&engine.n_sweeps));
+    assert_int_equal(n_full, n_messages);
+    bare_close(&b);
+    fake_engine_kill(&engine);
+}
+
+static void stop_at(const char *stop, const char *expected_text, uint8_t n)
+{
+    const struct str stops[] = {str_of(stop), str_of("never said")};
+    struct message m = generate(n, "be", 2000);
+    struct bare b;
+    struct output o;
+    const uint32_t n_stops = atomic_load(&engine.n_stops);
+
+    m.generate.has_stop = true;
+    m.generate.stop = (struct str_array){.data = stops, .n = 2};
+    bare_open(&b, &router);
+    bare_send(&b, &m);
+    collect(&b, n, &o, 0);
+    assert_int_equal(o.end.reason, FINISH_STOP);
+    assert_string_equal(o.text, expected_text);
+    assert_true(o.n < engine.n_script);
+    assert_int_equal(o.end.output_tokens, o.n);
+    assert_true(o.end.device_tokens + o.end.worker_tokens <= o.n);
+    assert_int_equal(atomic_load(&engine.n_stops), n_stops + 1);
+    bare_close(&b);
+}
+
+static void test_stop_strings(void **state)
+{
+    (void)state;
+    start_both();
+    stop_at("x jumps o", "The quick brown fo", 1);
+    stop_at("caf\xc3\xa9 by", "The quick brown fox jumps over the lazy dog, ", 2);
+    stop_at("T", "", 3);
+    fake_engine_kill(&engine);
+}
+
+/* A stop string that only begins when the output ends was text after all. */
+static void test_held_text_comes_at_the_end(void **state)
+{
+    (void)state;
+    const struct str stops[] = {str_of("The quick brown fox jumps over the lazy cat")};
+    struct bare b;
+    struct output o;
+
+    start_both();
+    bare_open(&b, &router);
+    struct message m = generate(1, "ls", engine.n_script);
+
+    m.generate.has_stop = true;
+    m.generate.stop = (struct str_array){.data = stops, .n = 1};
+    bare_send(&b, &m);
+    collect(&b, 1, &o, 0);
+    assert_int_equal(o.end.reason, FINISH_LENGTH);
+    assert_string_equal(o.text, script);
+    bare_close(&b);
+    fake_engine_kill(&engine);
+}
+
+/* ---- Prompts ----------------------------------------------------------------------------------
+ */
+
+static void expect_refusal(struct bare *b, struct message *m, enum error_code code,
+                           const char *field)
+{
+    static uint8_t n = 100;
+    struct output o;
+
+    m->generate.id = id_of(++n);
+    bare_send(b, m);
+    collect(b, n, &o, 0);
+    assert_true(o.failed);
+    assert_int_equal(o.code, code);
+    assert_string_equal(o.field, field);
+    assert_false(o.retryable);
+    assert_true(o.message[0] != '\0');
+}
+
+static void test_refusals_name_the_field(void **state)
+{
+    (void)state;
+    const uint32_t beyond = 1u << 20;
+    struct bare b;
+    struct message m;
+    char *long_text = malloc(4000000);
+
+    memset(long_text, 'a', 4000000);
+    start_both();
+    bare_open(&b, &router);
+    assert_true(wait_status(&b, "engines/0/workers/1/total_blocks", 1000, FIXTURE_SOON_MS));
+    m = generate(1, "nobody", 1);
+    expect_refusal(&b, &m, ERROR_BAD_REQUEST, "class");
+    m = generate(1, "ls", 0);
+    expect_refusal(&b, &m, ERROR_BAD_REQUEST, "max_tokens");
+    m = generate(1, "ls", 4096);
+    expect_refusal(&b, &m, ERROR_TOO_LONG, "max_tokens");
+    m = generate(1, "ls", 1);
+    m.generate.prompt = str_of("");
+    expect_refusal(&b, &m, ERROR_BAD_REQUEST, "prompt");
+    m.generate.prompt = (struct str){.data = long_text, .n = 4000000};
+    expect_refusal(&b, &m, ERROR_TOO_LONG, "prompt");
+    m.generate.prompt = (struct str){.data = long_text, .n = 20000};
+    expect_refusal(&b, &m, ERROR_TOO_LONG, "prompt");
+    m = generate(1, "ls", 1);
+    m.generate.has_tokens = true;
+    m.generate.tokens = (struct u32_array){.data = &beyond, .n = 1};
+    expect_refusal(&b, &m, ERROR_BAD_REQUEST, "prompt"); /* two forms at once */
+    m.generate.has_prompt = false;
+    expect_refusal(&b, &m, ERROR_BAD_REQUEST, "tokens");
+    assert_int_equal(atomic_load(&engine.n_submits), 0);
+    bare_close(&b);
+    fake_engine_kill(&engine);
+    free(long_text);
+}
+
+static void test_chats_and_tokens(void **state)
+{
+    (void)state;
+    const struct chat_turn turns[] = {
+        {.role = str_of("user"), .content = str_of("Hello <|im_end|>")}};
+    uint32_t ids[] = {1, 2, 3, 4, 5};
+    struct bare b;
+    struct output o;
+
+    start_both();
+    bare_open(&b, &router);
+    struct message m = generate(1, "ls", 2);
+
+    m.generate.has_prompt = false;
+    m.generate.has_messages = true;
+    m.generate.messages.data = turns;
+    m.generate.messages.n = 1;
+    bare_send(&b, &m);
+    collect(&b, 1, &o, 0);
+    assert_true(o.done);
+    assert_true(o.end.prompt_tokens > 10);
+    m = generate(2, "ls", 2);
+    m.generate.has_prompt = false;
+    m.generate.has_tokens = true;
+    m.generate.tokens = (struct u32_array){.data = ids, .n = 5};
+    bare_send(&b, &m);
+    collect(&b, 2, &o, 0);
+    assert_int_equal(o.end.prompt_tokens, 5);
+    /* Without max_tokens there is a default, cut to the context. */
+    m = generate(3, "ls", 0);
+    m.generate.has_max_tokens = false;
+    atomic_store(&engine.paused, true);
+    bare_send(&b, &m);
+    assert_true(wait_count(&engine.n_submits, 3, FIXTURE_SOON_MS));
+    bare_close(&b);
+    fake_engine_kill(&engine);
+}
+
+/* More KV than any engine has: refused at once where that is known, else when it is. */
+static void test_never_fits(void **state)
+{
+    (void)state;
+    struct bare b;
+    struct output o;
+
+    engine.kv_blocks = 10; /* 320 tokens; the workers' arenas have 32,000 */
+    router_thread_start(&router);
+    bare_open(&b, &router);
+    struct message early = generate(1, "ls", 400);
+
+    bare_send(&b, &early);
+    assert_true(wait_status(&b, "queues/0/length", 1, FIXTURE_SOON_MS));
+    fake_engine_start(&engine, router.dir, router.router.text.model_hash);
+    collect(&b, 1, &o, 0);
+    assert_int_equal(o.code, ERROR_NO_CAPACITY);
+    assert_false(o.retryable);
+    struct message late = generate(2, "ls", 400);
+
+    expect_refusal(&b, &late, ERROR_NO_CAPACITY, "max_tokens");
+    assert_true(wait_status(&b, "engines/0/workers/1/total_blocks", 1000, FIXTURE_SOON_MS));
+    struct message be = generate(3, "be", 400);
+
+    bare_send(&b, &be);
+    collect(&b, 3, &o, 0);
+    assert_true(o.done);
+    bare_close(&b);
+    fake_engine_kill(&engine);
+}
+
+/* ---- Queues and assignment --------------------------------------------------------------------
+ */
+
+static void test_requests_wait_for_an_engine(void **state)
+{
+    (void)state;
+    struct bare b;
+    struct output o;
+
+    router_thread_start(&router);
+    bare_open(&b, &router);
+    assert_int_equal(status_number(&b, "ready"), 0);
+    struct message m = generate(1, "ls", 5);
+
+    bare_send(&b, &m);
+    assert_true(wait_status(&b, "queues/0/length", 1, FIXTURE_SOON_MS));
+    assert_int_equal(status_number(&b, "engines/0/pid"), 0);
+    fake_engine_start(&engine, router.dir, router.router.text.model_hash);
+    collect(&b, 1, &o, 0);
+    expect_script(&o, 0, 5);
+    assert_int_equal(status_number(&b, "engines/0/pid"), 4711);
+    assert_true(wait_status(&b, "ready", 1, FIXTURE_SOON_MS));
+    assert_int_equal(status_number(&b, "classes/ls/length"), 1);
+    assert_int_equal(status_number(&b, "counters/tokens_out"), 5);
+    bare_close(&b);
+    fake_engine_kill(&engine);
+}
+
+/* One place in the engine; what waits is served by class, and in order of arrival inside one. */
+static void test_three_classes_are_served_in_order(void **state)
+{
+    (void)state;
+    static const char *const classes[] = {"ls", "be", "mid", "be", "mid", "ls", "be"};
+    static const uint32_t expected[] = {0, 0, 1, 1, 2, 2, 2};
+    struct bare b;
+    struct output o;
+
+    strcpy(router.config.group_classes, "ls,mid,be");
+    engine.requests_max = 1;
+    atomic_store(&engine.paused, true);
+    start_both();
+    bare_open(&b, &router);
+    for (uint8_t i = 0; i < 7; i++) {
+        struct message m = generate((uint8_t)(i + 1), classes[i], 2);
+
+        bare_send(&b, &m);
+        if (i == 0)
+            assert_true(wait_count(&engine.n_submits, 1, FIXTURE_SOON_MS));
+    }
+    assert_true(wait_status(&b, "queues/2/length", 3, FIXTURE_SOON_MS));
+    assert_int_equal(status_number(&b, "engines/0/outstanding"), 1);
+    atomic_store(&engine.paused, false);
+    collect(&b, 7, &o, 0);
+    assert_true(o.done);
+    pthread_mutex_lock(&engine.lock);
+    assert_memory_equal(engine.order, expected, sizeof expected);
+    pthread_mutex_unlock(&engine.lock);
+    bare_close(&b);
+    fake_engine_kill(&engine);
+}
+
+static void test_full_queue_refuses(void **state)
+{
+    (void)state;
+    struct bare b;
+    struct output o;
+
+    strcpy(router.config.router_queue_max, "2,1");
+    router_thread_start(&router);
+    bare_open(&b, &router);
+    for (uint8_t i = 1; i <= 3; i++) {
+        struct message m = generate(i, "ls", 1);
+
+        bare_send(&b, &m);
+    }
+    collect(&b, 3, &o, 0);
+    assert_int_equal(o.code, ERROR_QUEUE_FULL);
+    assert_true(o.retryable);
+    assert_true(o.retry_after_ms > 0);
+    struct message m = generate(4, "be", 1);
+
+    bare_send(&b, &m); /* the other class has its own queue */
+    assert_true(wait_status(&b, "queues/1/length", 1, FIXTURE_SOON_MS));
+    assert_int_equal(status_number(&b, "queues/0/length"), 2);
+    bare_close(&b);
+}
+
+static void test_workers_are_chosen_by_free_kv(void **state)
+{
+    (void)state;
+    struct bare b;
+    struct output o;
+
+    start_both();
+    bare_open(&b, &router);
+    assert_true(wait_status(&b, "engines/0/workers/1/free_blocks", 200, FIXTURE_SOON_MS));
+    struct message m = generate(1, "be", 1);
+
+    bare_send(&b, &m);
+    collect(&b, 1, &o, 0);
+    pthread_mutex_lock(&engine.lock);
+    assert_true(engine.last_has_worker);
+    assert_int_equal(engine.last_worker, 1);
+    pthread_mutex_unlock(&engine.lock);
+    m = generate(2, "ls", 1);
+    bare_send(&b, &m);
+    collect(&b, 2, &o, 0);
+    pthread_mutex_lock(&engine.lock);
+    assert_false(engine.last_has_worker);
+    pthread_mutex_unlock(&engine.lock);
+    bare_close(&b);
+    fake_engine_kill(&engine);
+}
+
+/* Two engines with one place each: two requests run at once, one on each. */
+static void test_engines_share_the_load(void **state)
+{
+    (void)state;
+    static struct fake_engine other;
+    struct bare b;
+    struct output o;
+
+    router.config.group_n_engines = 2;
+    fake_engine_init(&other, script);
+    other.index = 1;
+    engine.requests_max = other.requests_max = 1;
+    engine.sweep_ms = other.sweep_ms = 5;
+    start_both();
+    fake_engine_start(&other, router.dir, router.router.text.model_hash);
+    bare_open(&b, &router);
+    assert_true(wait_status(&b, "ready", 1, FIXTURE_SOON_MS));
+    for (uint8_t i = 1; i <= 4; i++) {
+        struct message m = generate(i, "ls", 40);
+
+        bare_send(&b, &m);
+    }
+    assert_true(wait_count(&engine.n_submits, 2, FIXTURE_SOON_MS));
+    assert_true(wait_count(&other.n_submits, 2, FIXTURE_SOON_MS));
+    collect(&b, 4, &o, 0);
+    expect_script(&o, 0, 40);
+    bare_close(&b);
+    fake_engine_kill(&engine);
+    fake_engine_kill(&other);
+}
+
+static void test_engine_refuses(void **state)
+{
+    (void)state;
+    struct bare b;
+    struct output o;
+
+    start_both();
+    bare_open(&b, &router);
+    atomic_store(&engine.refuse_code, ERROR_OVERLOADED);
+    struct message ls = generate(1, "ls", 3), be = generate(2, "be", 3);
+
+    bare_send(&b, &ls);
+    collect(&b, 1, &o, 0);
+    assert_int_equal(o.code, ERROR_OVERLOADED);
+    assert_true(o.retryable);
+    assert_int_equal(o.retry_after_ms, 30);
+    bare_send(&b, &be);
+    assert_true(
+        wait_count(&engine.n_refused, 4, FIXTURE_SOON_MS)); /* it waits, and is tried again */
+    atomic_store(&engine.refuse_code, -1);
+    collect(&b, 2, &o, 0);
+    expect_script(&o, 0, 3);
+    /* The same id may be used again after a retryable refusal. */
+    bare_send(&b, &ls);
+    collect(&b, 1, &o, 0);
+    expect_script(&o, 0, 3);
+    bare_close(&b);
+    fake_engine_kill(&engine);
+}
+
+/* ---- Cancel, attach ---------------------------------------------------------------------------
+ */
+
+static void test_cancel(void **state)
+{
+    (void)state;
+    struct bare b;
+    struct output o;
+
+    engine.requests_max = 1;
+    start_both();
+    bare_open(&b, &router);
+    struct message running = generate(1, "ls", 4000), queued = generate(2, "ls", 4000);
+    struct message cancel = {.type = MESSAGE_CANCEL, .cancel = {.id = id_of(2)}};
+
+    bare_send(&b, &running);
+    collect(&b, 1, &o, 3);
+    bare_send(&b, &queued);
+    bare_send(&b, &cancel);
+    collect(&b, 2, &o, 0);
+    assert_int_equal(o.end.reason, FINISH_CANCELLED);
+    assert_int_equal(o.end.output_tokens, 0);
+    assert_int_equal(atomic_load(&engine.n_cancels), 0);
+    cancel.cancel.id = id_of(1);
+    bare_send(&b, &cancel);
+    collect(&b, 1, &o, 0);
+    assert_int_equal(o.end.reason, FINISH_CANCELLED);
+    assert_true(o.end.output_tokens >= 3);
+    assert_int_equal(atomic_load(&engine.n_cancels), 1);
+    /* Of what has ended, or never was: not_found. */
+    bare_send(&b, &cancel);
+    collect(&b, 1, &o, 0);
+    assert_int_equal(o.code, ERROR_NOT_FOUND);
+    cancel.cancel.id = id_of(77);
+    bare_send(&b, &cancel);
+    collect(&b, 77, &o, 0);
+    assert_int_equal(o.code, ERROR_NOT_FOUND);
+    bare_close(&b);
+    fake_engine_kill(&engine);
+}
+
+/* Nobody may cancel what another session has. */
+static void test_cancel_is_for_the_owner(void **state)
+{
+    (void)state;
+    const struct message cancel = {.type = MESSAGE_CANCEL, .cancel = {.id = id_of(1)}};
+    struct bare owner, stranger;
+    struct output o;
+
+    start_both();
+    bare_open(&owner, &router);
+    bare_open(&stranger, &router);
+    struct message m = generate(1, "ls", 60);
+
+    bare_send(&owner, &m);
+    collect(&owner, 1, &o, 2);
+    bare_send(&stranger, &cancel);
+    collect(&stranger, 1, &o, 0);
+    assert_int_equal(o.code, ERROR_NOT_FOUND);
+    collect(&owner, 1, &o, 0);
+    assert_int_equal(o.end.reason, FINISH_LENGTH);
+    bare_close(&owner);
+    bare_close(&stranger);
+    fake_engine_kill(&engine);
+}
+
+static void test_attach_from_a_new_session(void **state)
+{
+    (void)state;
+    struct bare first, second;
+    struct output before, after;
+
+    engine.sweep_ms = 5;
+    start_both();
+    bare_open(&first, &router);
+    bare_open(&second, &router);
+    struct message m = generate(1, "ls", engine.n_script), again = resume(1, 4);
+
+    bare_send(&first, &m);
+    collect(&first, 1, &before, 8);
+    bare_send(&second, &again);
+    collect(&second, 1, &after, 0);
+    expect_script(&after, 4, engine.n_script - 4);
+    /* The old session is told, and hears no more. */
+    collect(&first, 1, &before, 0);
+    assert_true(before.failed);
+    assert_int_equal(before.code, ERROR_SESSION_LOST);
+    assert_int_equal(atomic_load(&engine.n_submits), 1);
+    bare_close(&first);
+    bare_close(&second);
+    fake_engine_kill(&engine);
+}
+
+/* Text and tokens agree at every index that a client may come back for, also after the end. */
+static void test_finished_results_are_kept(void **state)
+{
+    (void)state;
+    const struct str stops[] = {str_of("zzz")};
+    struct output whole, part;
+    struct bare b;
+    size_t text_before = 0;
+
+    start_both();
+    bare_open(&b, &router);
+    struct message m = generate(1, "ls", engine.n_script);
+
+    m.generate.has_stop = true;
+    m.generate.stop = (struct str_array){.data = stops, .n = 1};
+    bare_send(&b, &m);
+    collect(&b, 1, &whole, 0);
+    for (uint32_t from = 0; from <= engine.n_script; from++) {
+        struct message again = resume(1, from);
+
+        bare_send(&b, &again);
+        collect(&b, 1, &part, 0);
+        assert_int_equal(part.n, engine.n_script - from);
+        assert_true(part.n_text <= whole.n_text - text_before);
+        text_before = whole.n_text - part.n_text;
+        assert_string_equal(part.text, whole.text + text_before);
+        assert_int_equal(part.end.reason, FINISH_LENGTH);
+        assert_true(part.end.seed == whole.end.seed);
+    }
+    assert_int_equal(text_before, whole.n_text);
+    /* Also with a prompt: a known id is never run twice. */
+    bare_send(&b, &m);
+    collect(&b, 1, &part, 0);
+    expect_script(&part, 0, engine.n_script);
+    assert_int_equal(atomic_load(&engine.n_submits), 1);
+    struct message unknown = resume(9, 0);
+
+    bare_send(&b, &unknown);
+    collect(&b, 9, &part, 0);
+    assert_int_equal(part.code, ERROR_NOT_FOUND);
+    bare_close(&b);
+    fake_engine_kill(&engine);
+}
+
+static void test_results_are_forgotten(void **state)
+{
+    (void)state;
+    struct output o;
+    struct bare b;
+
+    router.config.router_result_keep_s = 1;
+    start_both();
+    bare_open(&b, &router);
+    struct message m = generate(1, "ls", 2), again = resume(1, 0);
+
+    bare_send(&b, &m);
+    collect(&b, 1, &o, 0);
+    assert_true(wait_status(&b, "counters/requests_held", 0, FIXTURE_SOON_MS));
+    bare_send(&b, &again);
+    collect(&b, 1, &o, 0);
+    assert_int_equal(o.code, ERROR_NOT_FOUND);
+    bare_close(&b);
+    fake_engine_kill(&engine);
+}
+
+static void test_tcp_door(void **state)
+{
+    (void)state;
+    struct bare b;
+    struct output o;
+
+    strcpy(router.config.router_tcp_listen, "127.0.0.1");
+    router.config.router_tcp_port = 17470;
+    strcpy(router.config.router_tcp_ports, "17471-17475");
+    start_both();
+    bare_hello(&b, "tcp://127.0.0.1:17470", PROTO_VERSION);
+    assert_int_equal(b.message.type, MESSAGE_WELCOME);
+    snprintf(b.url, sizeof b.url, "%.*s", (int)b.message.welcome.url.n, b.message.welcome.url.data);
+    assert_non_null(strstr(b.url, "tcp://127.0.0.1:1747"));
+    wire_close(b.socket);
+    b.socket = wire_pair_dial(b.url);
+    struct message m = generate(1, "ls", 5);
+
+    bare_send(&b, &m);
+    collect(&b, 1, &o, 0);
+    expect_script(&o, 0, 5);
+    bare_close(&b);
+    fake_engine_kill(&engine);
+}
+
+static int clean(void **state)
+{
+    (void)state;
+    fixture_remove_model();
+    return 0;
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_library_client_streams),
+        TEST(test_text_is_whole),
+        TEST(test_seed_is_drawn_and_told),
+        TEST(test_one_message_per_sweep),
+        TEST(test_stop_strings),
+        TEST(test_held_text_comes_at_the_end),
+        TEST(test_refusals_name_the_field),
+        TEST(test_chats_and_tokens),
+        TEST(test_never_fits),
+        TEST(test_requests_wait_for_an_engine),
+        TEST(test_three_classes_are_served_in_order),
+        TEST(test_full_queue_refuses),
+        TEST(test_workers_are_chosen_by_free_kv),
+        TEST(test_engines_share_the_load),
+        TEST(test_engine_refuses),
+        TEST(test_cancel),
+        TEST(test_cancel_is_for_the_owner),
+        TEST(test_attach_from_a_new_session),
+        TEST(test_finished_results_are_kept),
+        TEST(test_results_are_forgotten),
+        TEST(test_tcp_door),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, clean);
+}
