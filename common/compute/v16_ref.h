@@ -10,7 +10,9 @@
 
 #include "common/base/half.h"
 
-#define V_INLINE static inline __attribute__((always_inline, unused))
+#define V_IN_MEMORY 1
+/* Not forced: there are no registers to keep, and the sanitizers multiply inlined code. */
+#define V_INLINE static inline __attribute__((unused))
 
 typedef struct {
     float f[16];
