@@ -83,7 +83,9 @@ static bool say_tokens(struct fake_router *r, int sock, const struct fake_reques
 
         if (cut_after != 0 && i == cut_after) {
             clock_sleep_ns(50 * NS_PER_MS); /* nn_close drops what has not left yet */
-            r->order = FAKE_CLOSE_SESSION;
+            int serving = FAKE_SERVE;
+
+            atomic_compare_exchange_strong(&r->order, &serving, FAKE_CLOSE_SESSION);
             return false;
         }
         item.index = i;
@@ -193,19 +195,25 @@ static void close_sessions(struct fake_router *r, bool say_why)
     }
 }
 
+/* Unless another order, such as to end, has come meanwhile. */
+static void obeyed(struct fake_router *r, int order)
+{
+    atomic_compare_exchange_strong(&r->order, &order, FAKE_SERVE);
+}
+
 static void obey(struct fake_router *r)
 {
     int order = r->order;
 
     if (order == FAKE_CLOSE_SESSION || order == FAKE_SAY_AND_CLOSE) {
         close_sessions(r, order == FAKE_SAY_AND_CLOSE);
-        r->order = FAKE_SERVE;
+        obeyed(r, order);
     }
     if (order == FAKE_GARBAGE) {
         for (int i = 0; i < FAKE_SESSIONS_MAX; i++)
             if (r->sessions[i].sock >= 0)
                 wire_send(r->sessions[i].sock, "\x81\xa1t\x01", 4);
-        r->order = FAKE_SERVE;
+        obeyed(r, order);
     }
 }
 
@@ -230,11 +238,14 @@ static void *fake_router_main(void *router)
 
 void fake_router_start_at(struct fake_router *r, uint64_t epoch, const char *dir)
 {
+    char same_dir[sizeof r->dir];
+
+    snprintf(same_dir, sizeof same_dir, "%s", dir); /* dir may be r->dir */
     memset(r, 0, sizeof *r);
     r->epoch = epoch;
     r->version = PROTO_VERSION;
-    snprintf(r->dir, sizeof r->dir, "%s", dir);
-    snprintf(r->url, sizeof r->url, "ipc://%s/router.sock", dir);
+    memcpy(r->dir, same_dir, sizeof r->dir);
+    snprintf(r->url, sizeof r->url, "ipc://%s/router.sock", r->dir);
     for (int i = 0; i < FAKE_SESSIONS_MAX; i++)
         r->sessions[i].sock = -1;
     r->hello = wire_rep_bind(r->url);
