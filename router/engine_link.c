@@ -12,7 +12,7 @@
 #include "router/lifecycle.h"
 
 /* The longest prompt twice (see pair_has_room), as msgpack, and an end for every request. */
-enum { TOKEN_BYTES = 5, SMALL_MESSAGES_BYTES = 1 << 20 };
+enum { TOKEN_BYTES = 5, SMALL_MESSAGES_BYTES = 1 << 20, SUBMIT_ANSWER_MS = 10000 };
 
 const char *engine_state_name(enum engine_state state)
 {
@@ -83,7 +83,7 @@ static void send_or_lose(struct router *router, struct engine_link *e, const str
         lose(router, e, "does not read");
 }
 
-/* An engine that talks without being ready missed the router's start, or its own loss. */
+/* An engine that is there without being ready missed the router's start, or its own loss. */
 static void greet(struct router *router, struct engine_link *e, uint64_t now_ns)
 {
     const struct message m = {.type = MESSAGE_ROUTER_HELLO,
@@ -95,21 +95,46 @@ static void greet(struct router *router, struct engine_link *e, uint64_t now_ns)
     send_or_lose(router, e, &m);
 }
 
+/* A submit is answered within a millisecond; one that never is was lost with a connection. */
+static void end_unanswered(struct router *router, struct engine_link *e, uint64_t now_ns)
+{
+    for (uint32_t i = 0; i < router->requests.n_max; i++) {
+        struct request *r = request_at(&router->requests, i);
+        const struct request_id id = r->id;
+
+        if (r->engine != e->index || r->state != REQUEST_SUBMITTED ||
+            now_ns < r->submitted_ns + SUBMIT_ANSWER_MS * NS_PER_MS)
+            continue;
+        lifecycle_fail(router, r, ERROR_ENGINE_LOST, true, 0, "the engine did not answer");
+        engine_send_end(router, e, &id, false);
+    }
+}
+
+static void ping(struct router *router, struct engine_link *e, uint64_t now_ns)
+{
+    const struct message m = {.type = MESSAGE_PING, .ping = {.epoch = router->epoch}};
+
+    if (now_ns < e->pinged_ns + WIRE_PING_MS * NS_PER_MS)
+        return;
+    e->pinged_ns = now_ns;
+    end_unanswered(router, e, now_ns);
+    send_or_lose(router, e, &m);
+}
+
 void engine_tick(struct router *router, struct engine_link *e, uint64_t now_ns)
 {
-    if (pair_flush(&e->pair, now_ns) < 0 && e->state == ENGINE_READY)
-        lose(router, e, "socket error");
-    if (e->state != ENGINE_READY)
-        return;
-    if (!pair_connected(&e->pair)) {
-        lose(router, e, "disconnected");
+    const bool connected = pair_connected(&e->pair);
+    const bool broken = pair_flush(&e->pair, now_ns) < 0;
+
+    if (e->state != ENGINE_READY) {
+        if (connected && e->state != ENGINE_REFUSED)
+            greet(router, e, now_ns);
+    } else if (!connected || broken) {
+        lose(router, e, broken ? "socket error" : "disconnected");
     } else if (now_ns > e->pair.heard_ns + ENGINE_SILENT_MS * NS_PER_MS) {
         lose(router, e, "silent");
-    } else if (now_ns > e->pinged_ns + WIRE_PING_MS * NS_PER_MS) {
-        const struct message m = {.type = MESSAGE_PING, .ping = {.epoch = router->epoch}};
-
-        e->pinged_ns = now_ns;
-        send_or_lose(router, e, &m);
+    } else {
+        ping(router, e, now_ns);
     }
 }
 

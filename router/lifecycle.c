@@ -107,6 +107,7 @@ void lifecycle_claim(struct router *router, struct request *r, struct engine_lin
 {
     class_queue_remove(&router->queue, r->index);
     request_set_state(&router->requests, r, REQUEST_SUBMITTED);
+    r->submitted_ns = clock_now_ns();
     r->engine = e->index;
     r->worker = worker;
     r->n_blocks = n_blocks;

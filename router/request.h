@@ -68,7 +68,7 @@ struct request {
     bool stop_found; /* a stop string is complete: what the engine still sends is dropped */
     bool abandoned;  /* cancelled because its client was gone, not because it asked */
     bool orphan;     /* its session was closed by us: cancelled unless somebody attaches in time */
-    uint64_t arrival_ns, first_token_ns, last_token_ns, finished_ns, orphan_since_ns;
+    uint64_t arrival_ns, submitted_ns, first_token_ns, last_token_ns, finished_ns, orphan_since_ns;
     struct request_end end; /* FINISHED; in ENDING its reason is what was asked for */
 
     /* Where it runs; REQUEST_NONE while it does not. */

@@ -15,6 +15,7 @@
 #include "common/base/clock.h"
 #include "fake_engine.h"
 #include "router_fixture.h"
+#include "router_output.h"
 
 static struct router_thread router;
 static struct fake_engine engine;
@@ -38,25 +39,6 @@ static void start_both(void)
 {
     router_thread_start(&router);
     fake_engine_start(&engine, router.dir, router.router.text.model_hash);
-}
-
-static struct request_id id_of(uint8_t n)
-{
-    struct request_id id;
-
-    memset(id.bytes, n, sizeof id.bytes);
-    return id;
-}
-
-static struct message generate(uint8_t n, const char *class, uint32_t max_tokens)
-{
-    return (struct message){.type = MESSAGE_GENERATE,
-                            .generate = {.id = id_of(n),
-                                         .class = str_of(class),
-                                         .has_prompt = true,
-                                         .prompt = str_of("Once upon a time"),
-                                         .has_max_tokens = true,
-                                         .max_tokens = max_tokens}};
 }
 
 static void send_generate(struct bare *b, uint8_t n, const char *class, uint32_t max_tokens)

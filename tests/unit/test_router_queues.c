@@ -1,0 +1,241 @@
+/* Queues and assignment in a whole router: which request goes where, and when. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cmocka_all.h"
+#include "common/base/clock.h"
+#include "fake_engine.h"
+#include "router_fixture.h"
+#include "router_output.h"
+
+static const char script[] =
+    "The quick brown fox jumps over the lazy dog, caf\xc3\xa9 by caf\xc3\xa9. ";
+
+static struct router_thread router;
+static struct fake_engine engine;
+
+static int set_up(void **state)
+{
+    (void)state;
+    router_thread_init(&router);
+    fake_engine_init(&engine, script);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    router_thread_fini(&router);
+    return 0;
+}
+
+static void start_both(void)
+{
+    router_thread_start(&router);
+    fake_engine_start(&engine, router.dir, router.router.text.model_hash);
+}
+
+/* The script's text from token `from` on, n tokens, is what the output says; the tokens too. */
+static void expect_script(const struct output *o, uint32_t from, uint32_t n)
+{
+    assert_int_equal(o->n, n);
+    assert_int_equal(o->first, from);
+    for (uint32_t i = 0; i < n; i++)
+        assert_int_equal(o->ids[i], engine.script[(from + i) % engine.n_script]);
+}
+
+/* ---- Queues and assignment --------------------------------------------------------------------
+ */
+
+static void test_requests_wait_for_an_engine(void **state)
+{
+    (void)state;
+    struct bare b;
+    struct output o;
+
+    router_thread_start(&router);
+    bare_open(&b, &router);
+    assert_int_equal(status_number(&b, "ready"), 0);
+    struct message m = generate(1, "ls", 5);
+
+    bare_send(&b, &m);
+    assert_true(wait_status(&b, "queues/0/length", 1, FIXTURE_SOON_MS));
+    assert_int_equal(status_number(&b, "engines/0/pid"), 0);
+    fake_engine_start(&engine, router.dir, router.router.text.model_hash);
+    collect(&b, 1, &o, 0);
+    expect_script(&o, 0, 5);
+    assert_int_equal(status_number(&b, "engines/0/pid"), 4711);
+    assert_true(wait_status(&b, "ready", 1, FIXTURE_SOON_MS));
+    assert_int_equal(status_number(&b, "classes/ls/length"), 1);
+    assert_int_equal(status_number(&b, "counters/tokens_out"), 5);
+    bare_close(&b);
+    fake_engine_kill(&engine);
+}
+
+/* One place in the engine; what waits is served by class, and in order of arrival inside one. */
+static void test_three_classes_are_served_in_order(void **state)
+{
+    (void)state;
+    static const char *const classes[] = {"ls", "be", "mid", "be", "mid", "ls", "be"};
+    static const uint32_t expected[] = {0, 0, 1, 1, 2, 2, 2};
+    struct bare b;
+    struct output o;
+
+    strcpy(router.config.group_classes, "ls,mid,be");
+    engine.requests_max = 1;
+    atomic_store(&engine.paused, true);
+    start_both();
+    bare_open(&b, &router);
+    for (uint8_t i = 0; i < 7; i++) {
+        struct message m = generate((uint8_t)(i + 1), classes[i], 2);
+
+        bare_send(&b, &m);
+        if (i == 0)
+            assert_true(wait_count(&engine.n_submits, 1, FIXTURE_SOON_MS));
+    }
+    assert_true(wait_status(&b, "queues/2/length", 3, FIXTURE_SOON_MS));
+    assert_int_equal(status_number(&b, "engines/0/outstanding"), 1);
+    atomic_store(&engine.paused, false);
+    collect(&b, 7, &o, 0);
+    assert_true(o.done);
+    pthread_mutex_lock(&engine.lock);
+    assert_memory_equal(engine.order, expected, sizeof expected);
+    pthread_mutex_unlock(&engine.lock);
+    bare_close(&b);
+    fake_engine_kill(&engine);
+}
+
+static void test_full_queue_refuses(void **state)
+{
+    (void)state;
+    struct bare b;
+    struct output o;
+
+    strcpy(router.config.router_queue_max, "2,1");
+    router_thread_start(&router);
+    bare_open(&b, &router);
+    for (uint8_t i = 1; i <= 3; i++) {
+        struct message m = generate(i, "ls", 1);
+
+        bare_send(&b, &m);
+    }
+    collect(&b, 3, &o, 0);
+    assert_int_equal(o.code, ERROR_QUEUE_FULL);
+    assert_true(o.retryable);
+    assert_true(o.retry_after_ms > 0);
+    struct message m = generate(4, "be", 1);
+
+    bare_send(&b, &m); /* the other class has its own queue */
+    assert_true(wait_status(&b, "queues/1/length", 1, FIXTURE_SOON_MS));
+    assert_int_equal(status_number(&b, "queues/0/length"), 2);
+    bare_close(&b);
+}
+
+static void test_workers_are_chosen_by_free_kv(void **state)
+{
+    (void)state;
+    struct bare b;
+    struct output o;
+
+    start_both();
+    bare_open(&b, &router);
+    assert_true(wait_status(&b, "engines/0/workers/1/free_blocks", 200, FIXTURE_SOON_MS));
+    struct message m = generate(1, "be", 1);
+
+    bare_send(&b, &m);
+    collect(&b, 1, &o, 0);
+    pthread_mutex_lock(&engine.lock);
+    assert_true(engine.last_has_worker);
+    assert_int_equal(engine.last_worker, 1);
+    pthread_mutex_unlock(&engine.lock);
+    m = generate(2, "ls", 1);
+    bare_send(&b, &m);
+    collect(&b, 2, &o, 0);
+    pthread_mutex_lock(&engine.lock);
+    assert_false(engine.last_has_worker);
+    pthread_mutex_unlock(&engine.lock);
+    bare_close(&b);
+    fake_engine_kill(&engine);
+}
+
+/* Two engines with one place each: two requests run at once, one on each. */
+static void test_engines_share_the_load(void **state)
+{
+    (void)state;
+    static struct fake_engine other;
+    struct bare b;
+    struct output o;
+
+    router.config.group_n_engines = 2;
+    fake_engine_init(&other, script);
+    other.index = 1;
+    engine.requests_max = other.requests_max = 1;
+    engine.sweep_ms = other.sweep_ms = 5;
+    start_both();
+    fake_engine_start(&other, router.dir, router.router.text.model_hash);
+    bare_open(&b, &router);
+    assert_true(wait_status(&b, "ready", 1, FIXTURE_SOON_MS));
+    for (uint8_t i = 1; i <= 4; i++) {
+        struct message m = generate(i, "ls", 40);
+
+        bare_send(&b, &m);
+    }
+    assert_true(wait_count(&engine.n_submits, 2, FIXTURE_SOON_MS));
+    assert_true(wait_count(&other.n_submits, 2, FIXTURE_SOON_MS));
+    collect(&b, 4, &o, 0);
+    expect_script(&o, 0, 40);
+    bare_close(&b);
+    fake_engine_kill(&engine);
+    fake_engine_kill(&other);
+}
+
+static void test_engine_refuses(void **state)
+{
+    (void)state;
+    struct bare b;
+    struct output o;
+
+    start_both();
+    bare_open(&b, &router);
+    atomic_store(&engine.refuse_code, ERROR_OVERLOADED);
+    struct message ls = generate(1, "ls", 3), be = generate(2, "be", 3);
+
+    bare_send(&b, &ls);
+    collect(&b, 1, &o, 0);
+    assert_int_equal(o.code, ERROR_OVERLOADED);
+    assert_true(o.retryable);
+    assert_int_equal(o.retry_after_ms, 30);
+    bare_send(&b, &be);
+    assert_true(
+        wait_count(&engine.n_refused, 4, FIXTURE_SOON_MS)); /* it waits, and is tried again */
+    atomic_store(&engine.refuse_code, -1);
+    collect(&b, 2, &o, 0);
+    expect_script(&o, 0, 3);
+    /* The same id may be used again after a retryable refusal. */
+    bare_send(&b, &ls);
+    collect(&b, 1, &o, 0);
+    expect_script(&o, 0, 3);
+    bare_close(&b);
+    fake_engine_kill(&engine);
+}
+
+static int clean(void **state)
+{
+    (void)state;
+    fixture_remove_model();
+    return 0;
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_requests_wait_for_an_engine), TEST(test_three_classes_are_served_in_order),
+        TEST(test_full_queue_refuses),          TEST(test_workers_are_chosen_by_free_kv),
+        TEST(test_engines_share_the_load),      TEST(test_engine_refuses),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, clean);
+}
