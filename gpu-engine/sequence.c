@@ -1,6 +1,7 @@
 #include "gpu-engine/sequence.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -68,12 +69,14 @@ void sequence_table_fini(struct sequence_table *t)
     memset(t, 0, sizeof *t);
 }
 
-/* Back to the state of a fresh sequence; its storage stays. */
+/* Back to a fresh sequence; its storage stays.  State stays FREE: the engine thread looks at it. */
 static void sequence_clear(struct sequence *s)
 {
     uint32_t *tokens = s->tokens, *blocks = s->blocks, *arena_blocks = s->arena_blocks;
+    size_t first = offsetof(struct sequence, id);
 
-    memset(s, 0, sizeof *s);
+    atomic_store(&s->ask, SEQUENCE_GO_ON);
+    memset((char *)s + first, 0, sizeof *s - first);
     s->tokens = tokens;
     s->blocks = blocks;
     s->arena_blocks = arena_blocks;
@@ -180,10 +183,7 @@ void sequence_set_state(struct sequence_table *t, struct sequence *s, enum seque
 {
     invariant((may_follow[s->state] & BIT(to)) != 0);
     t->n_in_state[s->state]--;
-    /* The state is read by the control thread's look-ups, under the lock. */
-    pthread_mutex_lock(&t->lock);
     s->state = to;
-    pthread_mutex_unlock(&t->lock);
     t->n_in_state[to]++;
 }
 

@@ -7,7 +7,8 @@
  *
  * Ownership.  The control thread takes a free sequence, fills it, and hands it over through the
  * arrivals queue; from then on it is the engine thread's, except `ask`, which both may set and look
- * at.  The engine thread gives it back.  `lock` guards the free list, the queue and the id map. */
+ * at, and `state`, which the control thread may look at.  The engine thread gives it back.  `lock`
+ * guards the free list, the queue and the id map. */
 #ifndef OMNI_GPU_ENGINE_SEQUENCE_H
 #define OMNI_GPU_ENGINE_SEQUENCE_H
 
@@ -48,6 +49,10 @@ enum sequence_state {
 enum sequence_ask { SEQUENCE_GO_ON, SEQUENCE_ASK_STOP, SEQUENCE_ASK_CANCEL };
 
 struct sequence {
+    /* Looked at by both threads at any time; the engine's loops pass over free ones by state. */
+    _Atomic(enum sequence_state) state;
+    _Atomic int ask; /* enum sequence_ask */
+
     /* fixed at arrival */
     struct request_id id;
     uint32_t class_idx;
@@ -60,10 +65,7 @@ struct sequence {
     uint64_t arrival_ns;
     uint64_t order; /* grows with every arrival: newest = largest */
 
-    _Atomic int ask; /* enum sequence_ask */
-
     /* engine thread */
-    enum sequence_state state;
     uint32_t *tokens; /* [context_max + 1] */
     uint32_t n_tokens, n_kv;
     uint32_t n_swept;        /* rows in the sweep that is in flight */
