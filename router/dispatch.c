@@ -26,20 +26,21 @@ static uint32_t largest_kv(const struct engine_link *e, uint32_t class_idx)
     return blocks;
 }
 
-bool dispatch_can_fit(const struct router *router, uint32_t class_idx, uint32_t n_tokens)
+uint32_t dispatch_tokens_max(const struct router *router, uint32_t class_idx)
 {
+    uint64_t tokens_max = 0;
     bool any_ready = false;
 
     for (uint32_t i = 0; i < router->n_engines; i++) {
         const struct engine_link *e = &router->engines[i];
+        const uint64_t tokens = (uint64_t)largest_kv(e, class_idx) * e->block_tokens;
 
         if (e->state != ENGINE_READY)
             continue;
-        if (blocks_for(e, n_tokens) <= largest_kv(e, class_idx))
-            return true;
         any_ready = true;
+        tokens_max = tokens > tokens_max ? tokens : tokens_max;
     }
-    return !any_ready;
+    return !any_ready || tokens_max > UINT32_MAX ? UINT32_MAX : (uint32_t)tokens_max;
 }
 
 static double load_of(const struct engine_link *e, uint32_t n_blocks)
@@ -160,7 +161,7 @@ void dispatch_run(struct router *router, uint64_t now_ns)
         struct request *r = request_at(&router->requests, item);
         const uint32_t n_tokens = r->n_prompt + r->params.max_tokens;
 
-        if (!dispatch_can_fit(router, r->class_idx, n_tokens)) {
+        if (n_tokens > dispatch_tokens_max(router, r->class_idx)) {
             lifecycle_fail(router, r, ERROR_NO_CAPACITY, false, 0,
                            "prompt and max_tokens exceed the KV memory of every engine");
             continue;

@@ -19,9 +19,9 @@ void dispatch_run(struct router *router, uint64_t now_ns);
 /* May requests of this class wait after an engine has refused them? */
 bool dispatch_class_waits(uint32_t class_idx);
 
-/* False if prompt and max_tokens exceed the KV of every engine that is ready (true while none is).
- */
-bool dispatch_can_fit(const struct router *router, uint32_t class_idx, uint32_t n_tokens);
+/* The most tokens of prompt and output, together, that the KV of some ready engine could ever hold
+ * for a request of this class; UINT32_MAX while no engine is ready: nobody knows. */
+uint32_t dispatch_tokens_max(const struct router *router, uint32_t class_idx);
 
 /* The engine for a request of so many tokens, or NULL. */
 struct engine_link *dispatch_pick_engine(struct router *router, uint32_t n_tokens);

@@ -53,7 +53,7 @@ static uint64_t random_seed(void)
 
     if (getrandom(&seed, sizeof seed, 0) != (ssize_t)sizeof seed)
         seed = clock_now_ns();
-    return seed;
+    return seed >> 11; /* 53 bits: exact wherever a number is a double, as in JSON */
 }
 
 /* Everything but max_tokens, which depends on the prompt. */
@@ -77,40 +77,43 @@ static struct request_params params_of(const struct message_generate *g, uint64_
     return p;
 }
 
-/* 0, or -EINVAL with the refusal filled in. */
-static int choose_max_tokens(const struct router *router, const struct message_generate *g,
-                             uint32_t n_prompt, struct request_params *p, struct refusal *why)
+static int refuse_tokens(struct refusal *why, enum error_code code, uint32_t n_prompt,
+                         uint32_t max_tokens, const char *what, uint32_t limit)
 {
-    const uint32_t room = router->text.n_ctx - n_prompt;
-
-    p->max_tokens = g->has_max_tokens ? g->max_tokens : MAX_TOKENS_DEFAULT;
-    if (!g->has_max_tokens && p->max_tokens > room)
-        p->max_tokens = room;
+    why->code = code;
     why->field = "max_tokens";
-    if (p->max_tokens == 0) {
-        why->code = ERROR_BAD_REQUEST;
-        snprintf(why->message, sizeof why->message, "max_tokens must be at least 1");
-        return -EINVAL;
-    }
-    if (p->max_tokens <= room)
-        return 0;
-    why->code = ERROR_TOO_LONG;
     snprintf(why->message, sizeof why->message,
-             "%u prompt tokens and max_tokens %u exceed the context of %u tokens", n_prompt,
-             p->max_tokens, router->text.n_ctx);
+             "%u prompt tokens and max_tokens %u exceed %s of %u tokens", n_prompt, max_tokens,
+             what, limit);
     return -EINVAL;
 }
 
-static int check_kv(const struct router *router, uint32_t class_idx, uint32_t n_tokens,
-                    struct refusal *why)
+/* What is asked for must fit the context, and the KV memory of some engine; a default is cut to
+ * that.  0, or -EINVAL with the refusal filled in. */
+static int choose_max_tokens(const struct router *router, const struct message_generate *g,
+                             uint32_t class_idx, uint32_t n_prompt, struct request_params *p,
+                             struct refusal *why)
 {
-    if (dispatch_can_fit(router, class_idx, n_tokens))
-        return 0;
-    why->code = ERROR_NO_CAPACITY;
-    why->field = "max_tokens";
-    snprintf(why->message, sizeof why->message,
-             "%u tokens of prompt and output exceed the KV memory of every engine", n_tokens);
-    return -EINVAL;
+    const uint32_t n_ctx = router->text.n_ctx;
+    const uint32_t kv = dispatch_tokens_max(router, class_idx);
+    const uint32_t limit = kv < n_ctx ? kv : n_ctx;
+    const uint32_t room = limit > n_prompt ? limit - n_prompt : 0;
+
+    p->max_tokens = g->has_max_tokens ? g->max_tokens : MAX_TOKENS_DEFAULT;
+    if (!g->has_max_tokens && p->max_tokens > room && room > 0)
+        p->max_tokens = room;
+    if (p->max_tokens == 0) {
+        why->code = ERROR_BAD_REQUEST;
+        why->field = "max_tokens";
+        snprintf(why->message, sizeof why->message, "max_tokens must be at least 1");
+        return -EINVAL;
+    }
+    if ((uint64_t)n_prompt + p->max_tokens > n_ctx)
+        return refuse_tokens(why, ERROR_TOO_LONG, n_prompt, p->max_tokens, "the context", n_ctx);
+    if ((uint64_t)n_prompt + p->max_tokens > kv)
+        return refuse_tokens(why, ERROR_NO_CAPACITY, n_prompt, p->max_tokens,
+                             "the KV memory of every engine,", kv);
+    return 0;
 }
 
 static void explain_result(enum request_result result, struct refusal *why)
@@ -164,8 +167,7 @@ static void start_with_prompt(struct router *router, struct session *s,
     struct refusal why = {0};
     struct request *r;
 
-    if (choose_max_tokens(router, g, n_prompt, &p, &why) < 0 ||
-        check_kv(router, class_idx, n_prompt + p.max_tokens, &why) < 0 ||
+    if (choose_max_tokens(router, g, class_idx, n_prompt, &p, &why) < 0 ||
         create(router, g, class_idx, &p, prompt, n_prompt, arrival_ns, &r, &why) < 0) {
         free(prompt);
         refuse(router, s, g, &why, class_idx);

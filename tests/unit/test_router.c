@@ -342,6 +342,13 @@ static void test_never_fits(void **state)
     bare_send(&b, &be);
     collect(&b, 3, &o, 0);
     assert_true(o.done);
+    /* A default is cut to what fits. */
+    struct message cut = generate(4, "ls", 0);
+
+    cut.generate.has_max_tokens = false;
+    bare_send(&b, &cut);
+    collect(&b, 4, &o, 0);
+    assert_int_equal(o.end.output_tokens, 320 - o.end.prompt_tokens);
     bare_close(&b);
     fake_engine_kill(&engine);
 }
