@@ -167,6 +167,16 @@ static void take_slot(struct device *d, struct cpu_sweep *s, uint32_t l, uint32_
     s->layers[l].n_ridden = (uint16_t)(s->layers[l].n_ridden + ridden);
 }
 
+/* Rows that may still join: those whose layer is on the device have stayed, and count too. */
+static uint32_t room(const struct device *d, uint32_t p_max)
+{
+    uint32_t n_stayed =
+        d->n_parts > d->n_common_parts ? d->rows.n - d->parts[d->n_common_parts].first : 0;
+    uint32_t n = d->config.returned_rows_max - n_stayed;
+
+    return p_max < n ? p_max : n;
+}
+
 void cpu_slots_pick(struct device *d, struct cpu_sweep *s, uint32_t l)
 {
     struct exchange *x = d->config.exchange;
@@ -177,12 +187,9 @@ void cpu_slots_pick(struct device *d, struct cpu_sweep *s, uint32_t l)
     log->n_ridden = 0;
     log->waited_ns = 0;
     if (d->n_jobs_out > 0) {
-        uint32_t p_max = s->picks[l].p_max < d->config.returned_rows_max
-                             ? s->picks[l].p_max
-                             : d->config.returned_rows_max;
         x->ops->poll_done(x, d->done_generation);
-        n = pick_rows(d->pick_slots, d->n_slots, l, d->done_generation, 1, p_max,
-                      s->picked + log->first);
+        n = pick_rows(d->pick_slots, d->n_slots, l, d->done_generation, 1,
+                      room(d, s->picks[l].p_max), s->picked + log->first);
     }
     log->n_picked = (uint16_t)n;
     for (uint32_t i = 0; i < n; i++)

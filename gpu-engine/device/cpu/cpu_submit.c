@@ -86,7 +86,8 @@ static int copy_batch(struct device *d, struct cpu_sweep *to, const struct devic
 static bool enter_fits(const struct device *d, const struct device_enter *e, uint32_t n_rows)
 {
     return e->slot < d->n_slots && e->n_q >= 1 && e->n_q <= d->n_q_max &&
-           e->n_q <= d->config.returned_rows_max - n_rows && e->table_stride <= d->table_max;
+           e->n_q <= DEVICE_N_Q_MAX && e->n_q <= d->config.returned_rows_max - n_rows &&
+           e->table_stride <= d->table_max;
 }
 
 static int copy_enters(struct device *d, struct cpu_sweep *to, const struct device_sweep *from)
