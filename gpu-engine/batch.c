@@ -138,6 +138,7 @@ static bool begin(struct engine *e, struct sequence *s)
         s->n_kv = 0;
         return false;
     }
+    engine_count(e, ENGINE_STAT_SHARED_BLOCKS, s->n_sealed * e->geometry.n_groups);
     sequence_set_state(&e->sequences, s, SEQUENCE_COMPUTING);
     return true;
 }

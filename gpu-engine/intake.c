@@ -55,10 +55,16 @@ static void fill(struct sequence *s, const struct message_submit *m)
 static void decide(struct engine *e, const struct message_submit *m,
                    struct admission_answer *answer, struct sequence *s)
 {
+    char names[CONFIG_CLASSES_MAX][CONFIG_CLASS_NAME_MAX];
+
     if (s == NULL) {
         *answer = (struct admission_answer){.code = ERROR_OVERLOADED, .retry_after_ms = 200};
         snprintf(answer->message, sizeof answer->message,
                  "the engine holds engine.max_seqs = %u sequences", e->sequences.n);
+    } else if (m->class_index >= config_classes(e->config, names)) {
+        *answer = (struct admission_answer){.code = ERROR_BAD_REQUEST};
+        snprintf(answer->message, sizeof answer->message,
+                 "class_index: %u is none of group.classes", m->class_index);
     } else if (!tokens_in_vocabulary(e, m)) {
         *answer = (struct admission_answer){.code = ERROR_BAD_REQUEST};
         snprintf(answer->message, sizeof answer->message, "tokens: an id is not below %u",

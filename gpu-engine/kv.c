@@ -67,7 +67,6 @@ void kv_share_prefix(struct engine *e, struct sequence *s)
         s->n_blocks++;
         s->n_sealed++;
         s->n_kv += bt;
-        engine_count(e, ENGINE_STAT_SHARED_BLOCKS, e->geometry.n_groups);
     }
 }
 

@@ -119,6 +119,18 @@ static void replay_endings(struct engine *e, const struct device_done *done)
     }
 }
 
+/* Is a copy still moving bytes?  One that has ended and was not looked at yet does not count. */
+static bool copy_under_way(const struct engine *e)
+{
+    for (uint32_t i = 0; i < e->sequences.n && e->n_copies > 0; i++) {
+        const struct sequence *s = &e->sequences.all[i];
+        if (s->state >= SEQUENCE_WAITING && s->copy_ticket != 0 &&
+            !e->ops->copy_done(e->device, s->copy_ticket))
+            return true;
+    }
+    return false;
+}
+
 static void observe(struct engine *e, const struct device_done *done)
 {
     for (uint32_t l = 0; l < e->geometry.n_layers; l++)
@@ -129,7 +141,7 @@ static void observe(struct engine *e, const struct device_done *done)
     engine_count(e, ENGINE_STAT_SWEEPS, 1);
     engine_count(e, ENGINE_STAT_ROWS, e->batch.n_rows);
     engine_count(e, ENGINE_STAT_JOBS_POSTED, done->n_posted);
-    engine_count(e, ENGINE_STAT_SWEEPS_IN_COPY, e->n_copies > 0);
+    engine_count(e, ENGINE_STAT_SWEEPS_IN_COPY, copy_under_way(e));
     stats_set(&e->stats, ENGINE_STAT_SWEEP_US, (done->end_ns - done->start_ns) / 1000);
 }
 

@@ -143,7 +143,10 @@ int sequence_ask(struct sequence_table *t, const struct request_id *id, enum seq
 
     pthread_mutex_lock(&t->lock);
     for (uint32_t i = 0; i < t->n && rc != 0; i++) {
-        if (t->all[i].state == SEQUENCE_FREE || !request_id_equal(&t->all[i].id, id))
+        enum sequence_state state = t->all[i].state;
+        /* An ended one may drain for long; its id may be in use again. */
+        if (state == SEQUENCE_FREE || state == SEQUENCE_ENDED ||
+            !request_id_equal(&t->all[i].id, id))
             continue;
         raise_ask(&t->all[i], ask);
         rc = 0;
