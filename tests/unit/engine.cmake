@@ -3,3 +3,12 @@ foreach(module pick sampler kv_pool admission sequence exchange_delay)
   omni_test(test_${module} fast LIBS omni_engine SOURCES test_${module}.c)
 endforeach()
 omni_test(test_arrival fast LIBS omni_sched SOURCES test_arrival.c)
+
+# Exactness, once per instruction set; a program of a set that this CPU lacks is skipped.
+set(device_fixture device_fixture.c local_exchange.c)
+omni_test(test_device_cpu fast LIBS omni_engine SOURCES test_device_cpu.c ref_model.c ${device_fixture})
+foreach(isa ref avx2 avx512)
+  add_test(NAME test_device_cpu_${isa} COMMAND test_device_cpu)
+  set_tests_properties(test_device_cpu_${isa} PROPERTIES LABELS fast SKIP_RETURN_CODE 77 TIMEOUT 300
+    ENVIRONMENT OMNI_ISA=${isa})
+endforeach()
