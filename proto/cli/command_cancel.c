@@ -1,4 +1,7 @@
-/* omni cancel ID - ends a request, whoever sent it. */
+/* omni cancel ID - ends a request, whoever sent it.
+ *
+ * Only the session that has a request may cancel it, so this one attaches first: whoever knows the
+ * id may.  The session that had it is told. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -9,6 +12,17 @@
 
 enum { ANSWER_MS = 5000 };
 
+static int report_done(const struct message_done *done, const char *text)
+{
+    if (done->reason != FINISH_CANCELLED) {
+        fprintf(stderr, "omni cancel: %s had ended already: %s\n", text,
+                finish_reason_name(done->reason));
+        return EXIT_FAILED;
+    }
+    printf("%s: cancelled after %u output tokens\n", text, done->output_tokens);
+    return EXIT_DONE;
+}
+
 static int report(const struct client_event *event, const char *text)
 {
     const struct message *m = event->message;
@@ -17,14 +31,17 @@ static int report(const struct client_event *event, const char *text)
         fprintf(stderr, "omni cancel: %s\n", event->text);
         return EXIT_FAILED;
     }
-    if (m->type == MESSAGE_ERROR) {
-        fprintf(stderr, "omni cancel: %s: %s: %.*s\n", text, error_code_name(m->error.code),
-                (int)m->error.message.n, m->error.message.data);
-        return EXIT_FAILED;
-    }
-    printf("%s: %s after %u output tokens\n", text, finish_reason_name(m->done.reason),
-           m->done.output_tokens);
-    return EXIT_DONE;
+    if (m->type == MESSAGE_DONE)
+        return report_done(&m->done, text);
+    fprintf(stderr, "omni cancel: %s: %s: %.*s\n", text, error_code_name(m->error.code),
+            (int)m->error.message.n, m->error.message.data);
+    return EXIT_FAILED;
+}
+
+static bool is_answer(const struct client_event *event)
+{
+    return event->kind == CLIENT_LOST || event->message->type == MESSAGE_ERROR ||
+           event->message->type == MESSAGE_DONE;
 }
 
 static int cancel(struct client *c, const struct request_id *id, const char *text)
@@ -32,13 +49,13 @@ static int cancel(struct client *c, const struct request_id *id, const char *tex
     uint64_t deadline_ns = clock_now_ns() + ANSWER_MS * NS_PER_MS;
     struct client_event event;
 
-    if (client_cancel(c, id) != 0)
-        return EXIT_FAILED;
+    /* Either may only fail where the session is lost, which the next event tells. */
+    client_resume(c, id, client_info(c)->classes[0], 0);
+    client_cancel(c, id);
     while (clock_now_ns() < deadline_ns) {
-        if (client_next_event(c, 100, &event) != 0)
-            continue;
-        if (event.kind == CLIENT_LOST || event.message->type == MESSAGE_ERROR ||
-            event.message->type == MESSAGE_DONE)
+        int err = client_next_event(c, 100, &event);
+
+        if (err == 0 && is_answer(&event))
             return report(&event, text);
     }
     fprintf(stderr, "omni cancel: %s: the router did not answer\n", text);

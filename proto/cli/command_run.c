@@ -17,7 +17,7 @@ enum { EVENT_MS = 100, RETRY_MS = 500, REOPENS_MAX = 5, EXIT_INTERRUPTED = 130 }
 
 struct run_options {
     struct group_options group;
-    struct message_generate defaults;
+    struct message_generate given;
     struct option_strs stops;
     const char *prompt_file;
     const char *json_file; /* NULL: none */
@@ -330,7 +330,7 @@ static int run_with(struct run_options *options)
     struct group group;
     struct error error;
 
-    sampling_take_stops(&options->defaults, &options->stops);
+    sampling_take_stops(&options->given, &options->stops);
     if (options->concurrency == 0)
         options->concurrency = UINT32_MAX;
     int err = group_resolve(&group, &options->group, &error);
@@ -339,7 +339,7 @@ static int run_with(struct run_options *options)
         err = open_json_file(&run, &error);
     if (err == 0)
         err = run_input_read(&run.input, options->prompt_file, options->jsonl, options->chat,
-                             &options->defaults, &error);
+                             &options->given, &error);
     if (err == 0)
         err = group_open(&group, 0, &run.c, &error);
     int status = EXIT_FAILED;
@@ -372,7 +372,7 @@ int command_run(int argc, char **argv)
         {"concurrency", OPTION_U32, &o.concurrency, NULL, "N", "requests at a time (default: all)"},
         {"retries", OPTION_U32, &o.retries, NULL, "N", "send refused requests again (default: 0)"},
         {0}};
-    const struct option_row sampling[] = {SAMPLING_OPTION_ROWS(&o.defaults, &o.stops), {0}};
+    const struct option_row sampling[] = {SAMPLING_OPTION_ROWS(&o.given, &o.stops), {0}};
     const struct option_row group[] = {GROUP_OPTION_ROWS(&o.group), {0}};
     const struct option_row *const tables[] = {rows, sampling, group, NULL};
     const struct option_command command = {

@@ -25,7 +25,7 @@ static void apply_chat(struct run_request *r)
     r->ask.messages = (struct chat_turn_list){.data = &r->turn, .n = 1};
 }
 
-static int read_raw(struct run_input *in, bool chat, const struct message_generate *defaults,
+static int read_raw(struct run_input *in, bool chat, const struct message_generate *given,
                     struct error *error)
 {
     in->requests = calloc(1, sizeof *in->requests);
@@ -33,7 +33,7 @@ static int read_raw(struct run_input *in, bool chat, const struct message_genera
         return error_set(error, -ENOMEM, "out of memory");
     struct run_request *r = &in->requests[in->n++];
 
-    r->ask = *defaults;
+    r->ask = *given;
     client_id_new(&r->ask.id);
     r->ask.has_prompt = true;
     r->ask.prompt = (struct str){.data = in->file.data, .n = (uint32_t)in->file.n};
@@ -42,24 +42,41 @@ static int read_raw(struct run_input *in, bool chat, const struct message_genera
     return 0;
 }
 
+/* The command line goes before the file.  An optional field lies right before its flag. */
+static void overlay(struct message_generate *ask, const struct message_generate *given)
+{
+    const struct record_info *info = &message_info(MESSAGE_GENERATE)->record;
+
+    for (uint32_t i = 0; i < info->n_fields; i++) {
+        const struct field_info *field = &info->fields[i];
+        size_t off = field->off;
+
+        if (field->flag_off != FIELD_NO_FLAG && ((const bool *)given)[field->flag_off])
+            memcpy((unsigned char *)ask + off, (const unsigned char *)given + off,
+                   field->flag_off + sizeof(bool) - off);
+    }
+    if (given->class.n != 0)
+        ask->class = given->class;
+}
+
 static bool has_one_prompt(const struct message_generate *g)
 {
     return g->has_prompt + g->has_messages + g->has_tokens == 1;
 }
 
 static int read_line(struct run_request *r, const char *line, size_t n, bool chat,
-                     const struct message_generate *defaults, struct error *error)
+                     const struct message_generate *given, struct error *error)
 {
     json_error_t why;
     struct request_id none = {{0}};
 
-    r->ask = *defaults;
     r->line = json_loadb(line, n, JSON_REJECT_DUPLICATES, &why);
     if (r->line == NULL)
         return error_set(error, -EINVAL, "not JSON: %s", why.text);
     int err =
         json_to_record(r->line, &message_info(MESSAGE_GENERATE)->record, &r->ask, &r->pool, error);
 
+    overlay(&r->ask, given);
     if (err == 0 && !has_one_prompt(&r->ask))
         err = error_set(error, -EINVAL, "needs exactly one of prompt, messages, tokens");
     if (err == 0 && chat)
@@ -84,7 +101,7 @@ static bool is_blank(const char *line, size_t n)
 }
 
 static int read_lines(struct run_input *in, const char *path, bool chat,
-                      const struct message_generate *defaults, struct error *error)
+                      const struct message_generate *given, struct error *error)
 {
     const char *line = in->file.data, *end = in->file.data + in->file.n;
     struct error why = {""};
@@ -97,7 +114,7 @@ static int read_lines(struct run_input *in, const char *path, bool chat,
         size_t n = (size_t)((stop != NULL ? stop : end) - line);
 
         if (!is_blank(line, n)) {
-            int err = read_line(&in->requests[in->n++], line, n, chat, defaults, &why);
+            int err = read_line(&in->requests[in->n++], line, n, chat, given, &why);
 
             if (err != 0)
                 return error_set(error, err, "%s:%u: %s", path, number, why.text);
@@ -108,15 +125,15 @@ static int read_lines(struct run_input *in, const char *path, bool chat,
 }
 
 int run_input_read(struct run_input *in, const char *path, bool jsonl, bool chat,
-                   const struct message_generate *defaults, struct error *error)
+                   const struct message_generate *given, struct error *error)
 {
     *in = (struct run_input){.n = 0};
     int err = file_read_all(path, FILE_BYTES_MAX, &in->file, error);
 
     if (err == 0 && (jsonl || ends_with(path, ".jsonl")))
-        err = read_lines(in, path, chat, defaults, error);
+        err = read_lines(in, path, chat, given, error);
     else if (err == 0)
-        err = read_raw(in, chat, defaults, error);
+        err = read_raw(in, chat, given, error);
     if (err != 0)
         run_input_fini(in);
     return err;

@@ -12,11 +12,11 @@ struct run_input {
 };
 
 /* Reads path ("-": stdin).  *.jsonl, or jsonl set: one request per line, each a JSON object with
- * prompt, messages or tokens, and options that go before those of the command line (defaults);
+ * prompt, messages or tokens, and options, before which those of the command line go (given);
  * else the whole file is one raw prompt.  chat: a prompt becomes a user's message, so that the chat
  * template is applied.  0 or -errno; error names the line. */
 int run_input_read(struct run_input *in, const char *path, bool jsonl, bool chat,
-                   const struct message_generate *defaults, struct error *error);
+                   const struct message_generate *given, struct error *error);
 
 void run_input_fini(struct run_input *in);
 

@@ -1,6 +1,7 @@
 #include "proto/cli/run_request.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -93,13 +94,19 @@ static json_t *optional_number(bool has, double value)
     return has ? json_real(value) : json_null();
 }
 
+/* JSON integers have 63 bits here; a larger seed is given as text. */
+static json_t *seed_json(uint64_t seed)
+{
+    return seed <= INT64_MAX ? json_integer((json_int_t)seed) : json_sprintf("%" PRIu64, seed);
+}
+
 static json_t *result_json(const struct run_request *r)
 {
     const struct message_done *d = &r->done;
     char id[REQUEST_ID_TEXT_BYTES];
 
     request_id_format(&r->ask.id, id);
-    return json_pack("{s:s, s:s%, s:I, s:I, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:s, s:o, s:s%}",
+    return json_pack("{s:s, s:s%, s:I, s:I, s:o, s:o, s:I, s:I, s:I, s:I, s:o, s:s, s:o, s:s%}",
                      "id", id, "class", r->ask.class.data, (size_t)r->ask.class.n, "prompt_tokens",
                      (json_int_t)d->prompt_tokens, "output_tokens",
                      (json_int_t)(r->failed ? r->n_ids : d->output_tokens), "ttft_ms",
@@ -107,7 +114,7 @@ static json_t *result_json(const struct run_request *r)
                      optional_number(d->has_tpot_ms, d->tpot_ms), "device_tokens",
                      (json_int_t)d->device_tokens, "worker_tokens", (json_int_t)d->worker_tokens,
                      "ridealong_jobs", (json_int_t)d->ridealong_jobs, "parked_jobs",
-                     (json_int_t)d->parked_jobs, "seed", (json_int_t)d->seed, "finish_reason",
+                     (json_int_t)d->parked_jobs, "seed", seed_json(d->seed), "finish_reason",
                      finish_reason_name(d->reason), "tokens", ids_json(r), "text",
                      r->text_bytes != 0 ? r->text : "", r->text_bytes);
 }
@@ -122,7 +129,7 @@ int run_request_print_json(const struct run_request *r, FILE *out)
         json_object_set_new(object, "error",
                             json_pack("{s:s, s:s, s:b}", "code", error_code_name(r->code),
                                       "message", r->reason, "retryable", r->retryable));
-    int err = json_dumpf(object, out, JSON_COMPACT);
+    int err = json_dumpf(object, out, JSON_COMPACT | JSON_REAL_PRECISION(9));
 
     json_decref(object);
     fputc('\n', out);

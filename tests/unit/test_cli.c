@@ -101,16 +101,15 @@ static void test_run_streams_a_raw_prompt(void **state)
 
 static void test_run_reports_in_the_order_of_the_file(void **state)
 {
-    const char *path = write_file("r.jsonl", "{\"prompt\": \"x\", \"max_tokens\": 3}\n\n"
-                                             "{\"messages\": [{\"role\": \"user\", \"content\": "
-                                             "\"gr\xc3\xbc\xc3\x9f\"}], \"class\": \"ls\"}\n"
-                                             "{\"tokens\": [1, 2], \"max_tokens\": 0}");
+    const char *path =
+        write_file("r.jsonl", "{\"prompt\": \"x\", \"max_tokens\": 3}\n\n"
+                              "{\"messages\": [{\"role\": \"user\", \"content\": "
+                              "\"gr\xc3\xbc\xc3\x9f\"}], \"class\": \"ls\", \"max_tokens\": 4}\n"
+                              "{\"tokens\": [1, 2], \"max_tokens\": 0}");
 
     (void)state;
     assert_int_equal(
-        omni("run --url %s --prompt-file %s --max-tokens 4 --json --concurrency 2 2>&1", router.url,
-             path),
-        0);
+        omni("run --url %s --prompt-file %s --json --concurrency 2 2>&1", router.url, path), 0);
     const char *line = output;
 
     check_result(line, "be", 3);
@@ -119,6 +118,11 @@ static void test_run_reports_in_the_order_of_the_file(void **state)
     line = strchr(line, '\n') + 1;
     check_result(line, "be", 0);
     assert_string_equal(strchr(line, '\n'), "\n");
+    /* The command line goes before the file. */
+    assert_int_equal(omni("run --url %s --prompt-file %s --json --class ls --max-tokens 6 2>&1",
+                          router.url, path),
+                     0);
+    check_result(output, "ls", 6);
     unlink(path);
 }
 
