@@ -73,6 +73,15 @@ static const struct config_option *find(const char *section, const char *key)
     return NULL;
 }
 
+static uint32_t common_prefix(const char *a, const char *b)
+{
+    uint32_t n = 0;
+
+    while (a[n] != '\0' && a[n] == b[n])
+        n++;
+    return n;
+}
+
 static int unknown_option(const char *section, const char *key, struct error *err)
 {
     char wanted[DISTANCE_MAX], name[DISTANCE_MAX], best[DISTANCE_MAX] = "";
@@ -83,7 +92,9 @@ static int unknown_option(const char *section, const char *key, struct error *er
         uint32_t distance;
         full_name(&options[i], name);
         distance = edit_distance(wanted, name);
-        if (distance < best_distance) {
+        if (distance < best_distance ||
+            (distance == best_distance &&
+             common_prefix(wanted, name) > common_prefix(wanted, best))) {
             best_distance = distance;
             memcpy(best, name, sizeof best);
         }

@@ -1,0 +1,223 @@
+/* Topology on synthetic machines: who runs where, and that programs do not share cores. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/topology/topology.h"
+
+static void load(struct topology *t, const char *description)
+{
+    struct error err;
+
+    assert_int_equal(topology_load(t, description, &err), 0);
+}
+
+static struct topology_plan plan_for(const struct topology *t, uint32_t n_engines,
+                                     uint32_t n_workers)
+{
+    struct topology_request r = {.n_engines = n_engines, .n_workers = n_workers};
+    struct topology_plan plan;
+    struct error err;
+
+    assert_int_equal(topology_plan(t, &r, &plan, &err), 0);
+    return plan;
+}
+
+static const char *cpus(const struct topology_place *p)
+{
+    static char text[2][256];
+    static unsigned turn;
+
+    turn ^= 1;
+    topology_format_cpus(&p->cpus, text[turn], sizeof text[turn]);
+    return text[turn];
+}
+
+/* No cpu belongs to two places, and each has one at least. */
+static void assert_disjoint(const struct topology_plan *plan)
+{
+    struct cpu_set all = {{0}};
+    uint32_t sum = 0;
+
+    for (uint32_t i = 0; i < plan->n_engines + plan->n_workers; i++) {
+        const struct topology_place *p =
+            i < plan->n_engines ? &plan->engine[i] : &plan->worker[i - plan->n_engines];
+        assert_true(cpu_set_count(&p->cpus) >= 1);
+        sum += cpu_set_count(&p->cpus);
+        for (size_t w = 0; w < TOPOLOGY_CPUS_MAX / 64; w++)
+            all.bits[w] |= p->cpus.bits[w];
+    }
+    assert_int_equal(cpu_set_count(&all), sum);
+}
+
+static void nodes_of_synthetic_machines(void **state)
+{
+    static const struct {
+        const char *description;
+        uint32_t nodes, cores, cpus;
+    } machines[] = {{"numa:1 core:2 pu:1", 1, 2, 2},
+                    {"numa:2 core:8 pu:2", 2, 16, 32},
+                    {"numa:4 core:6 pu:2", 4, 24, 48},
+                    {"pack:2 numa:4 core:8 pu:2", 8, 64, 128}};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof machines / sizeof *machines; i++) {
+        struct topology t;
+        load(&t, machines[i].description);
+        assert_int_equal(t.n_nodes, machines[i].nodes);
+        assert_int_equal(t.n_cores, machines[i].cores);
+        assert_int_equal(t.n_cpus, machines[i].cpus);
+        struct topology_plan plan = plan_for(&t, 1, t.n_nodes);
+        assert_disjoint(&plan);
+        for (uint32_t w = 0; w < t.n_nodes; w++)
+            assert_int_equal(plan.worker[w].node, t.n_nodes > 1 ? (int)t.node[w].os_index : -1);
+    }
+}
+
+static void two_cores_are_split(void **state)
+{
+    struct topology t;
+    struct topology_plan plan;
+
+    (void)state;
+    load(&t, "numa:1 core:2 pu:1");
+    plan = plan_for(&t, 1, 1);
+    assert_string_equal(cpus(&plan.engine[0]), "0");
+    assert_string_equal(cpus(&plan.worker[0]), "1");
+    assert_int_equal(plan.engine[0].n_threads, 1);
+    assert_string_equal(cpus(&plan.router), "0");
+}
+
+static void one_core_is_shared(void **state)
+{
+    struct topology t;
+    struct topology_plan plan;
+
+    (void)state;
+    load(&t, "numa:1 core:1 pu:1");
+    plan = plan_for(&t, 1, 2);
+    assert_string_equal(cpus(&plan.engine[0]), "0");
+    assert_string_equal(cpus(&plan.worker[1]), "0");
+    assert_int_equal(plan.worker[0].n_threads, 1);
+    assert_false(plan.engine[0].pinned || plan.worker[0].pinned || plan.worker[0].exclusive);
+}
+
+static void two_sockets_with_hyperthreads(void **state)
+{
+    struct topology t;
+    struct topology_plan plan;
+
+    (void)state;
+    load(&t, "numa:2 core:4 pu:2"); /* cpus 0-7 and 8-15, cores 0,2,4,6 and 8,10,12,14 */
+    plan = plan_for(&t, 1, 2);
+    assert_string_equal(cpus(&plan.engine[0]), "0,2");
+    assert_string_equal(cpus(&plan.worker[0]), "4,6");
+    assert_string_equal(cpus(&plan.worker[1]), "8,10,12,14");
+    assert_int_equal(plan.worker[1].n_threads, 4);
+    plan = plan_for(&t, 2, 4);
+    assert_disjoint(&plan);
+    assert_int_equal(plan.worker[3].node, 1);
+}
+
+static void configured_cpus_and_threads_win(void **state)
+{
+    struct topology t;
+    struct topology_request r = {.n_engines = 1, .n_workers = 2, .engine_threads = 1};
+    struct topology_plan plan;
+    struct error err;
+
+    (void)state;
+    load(&t, "numa:1 core:8 pu:1");
+    assert_int_equal(topology_plan(&t, &r, &plan, &err), 0);
+    assert_string_equal(cpus(&plan.engine[0]), "0");
+    assert_int_equal(cpu_set_count(&plan.worker[0].cpus) + cpu_set_count(&plan.worker[1].cpus), 7);
+    r.worker_threads = 2;
+    r.worker_cpus = "4-5|7";
+    assert_int_equal(topology_plan(&t, &r, &plan, &err), 0);
+    assert_string_equal(cpus(&plan.worker[0]), "4-5");
+    assert_string_equal(cpus(&plan.worker[1]), "7");
+    assert_int_equal(plan.worker[0].n_threads, 2);
+    r.worker_cpus = "4-9";
+    assert_int_equal(topology_plan(&t, &r, &plan, &err), -EINVAL);
+    assert_non_null(strstr(err.text, "4-9"));
+    r.worker_cpus = "x";
+    assert_int_equal(topology_plan(&t, &r, &plan, &err), -EINVAL);
+}
+
+static void exclusive_means_nobody_else(void **state)
+{
+    struct topology t;
+    struct topology_request r = {.n_engines = 1, .n_workers = 1};
+    struct topology_plan plan;
+    struct error err;
+
+    (void)state;
+    load(&t, "numa:1 core:4 pu:1");
+    t.synthetic = false; /* as if it were the machine: places are pinned */
+    assert_int_equal(topology_plan(&t, &r, &plan, &err), 0);
+    assert_true(plan.engine[0].exclusive && plan.worker[0].exclusive);
+    r.worker_cpus = "0-3";
+    assert_int_equal(topology_plan(&t, &r, &plan, &err), 0);
+    assert_false(plan.engine[0].exclusive || plan.worker[0].exclusive);
+}
+
+static void cpu_lists_there_and_back(void **state)
+{
+    static const char *const good[] = {"0", "0-3", "1,3,5-7", "63-65,1023"};
+    static const char *const bad[] = {"", "-1", "3-1", "1,", "1024", "1-", "a", "1;2", "1 2"};
+    struct cpu_set set;
+    char text[64];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        assert_int_equal(topology_parse_cpus(good[i], &set), 0);
+        topology_format_cpus(&set, text, sizeof text);
+        assert_string_equal(text, good[i]);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        assert_int_equal(topology_parse_cpus(bad[i], &set), -EINVAL);
+    assert_int_equal(cpu_set_nth(&set, 99), -1);
+}
+
+static void this_machine_can_be_read_and_pinned(void **state)
+{
+    struct topology t;
+    struct topology_plan plan;
+    struct error err;
+
+    (void)state;
+    unsetenv("OMNI_TOPOLOGY");
+    load(&t, NULL);
+    assert_true(t.n_nodes >= 1 && t.n_cpus >= t.n_cores);
+    plan = plan_for(&t, 1, 1);
+    assert_int_equal(topology_pin_thread(&plan.worker[0].cpus), 0);
+    assert_int_equal(topology_pin_thread(&(struct cpu_set){{0}}), -EINVAL);
+    setenv("OMNI_TOPOLOGY", "numa:3 core:1 pu:1", 1);
+    load(&t, NULL);
+    assert_int_equal(t.n_nodes, 3);
+    assert_true(t.synthetic);
+    assert_int_equal(topology_load(&t, "nonsense", &err), -EINVAL);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(nodes_of_synthetic_machines),
+        cmocka_unit_test(two_cores_are_split),
+        cmocka_unit_test(one_core_is_shared),
+        cmocka_unit_test(two_sockets_with_hyperthreads),
+        cmocka_unit_test(configured_cpus_and_threads_win),
+        cmocka_unit_test(exclusive_means_nobody_else),
+        cmocka_unit_test(cpu_lists_there_and_back),
+        cmocka_unit_test(this_machine_can_be_read_and_pinned),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
