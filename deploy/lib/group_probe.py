@@ -27,7 +27,8 @@ def status_of(omni, config):
 def missing_parts(status, n_engines, n_workers):
     """Names, as supervisord knows them, of the parts that are not ready.
 
-    A worker counts when every engine sees it ready; while an engine is away nobody knows."""
+    A worker counts when every engine that uses it sees it ready (with offload = never none does);
+    while an engine is away nobody knows."""
     if status is None:
         return ["router"]
     engines = [one for one in status.get("engines", []) if one.get("state") == "ready"]
@@ -37,7 +38,7 @@ def missing_parts(status, n_engines, n_workers):
         return missing
     for i in range(n_workers):
         states = [worker["state"] for one in engines for worker in one["workers"] if worker["index"] == i]
-        if states != ["ready"] * n_engines:
+        if any(state != "ready" for state in states):
             missing.append(f"attnd-{i}")
     return missing or ([] if status.get("ready") else ["router"])
 
