@@ -1,6 +1,6 @@
 /* bench_rings.c - posting and taking back 1, 64 and 400 attention jobs between two processes
  *
- *   bench_rings [--json FILE] [--rounds N] [--cpus A,B]
+ *   bench_rings [--json FILE] [--rounds N] [--cpus A,B] [--limit-us N]
  *
  * An engine's and a worker's process, each pinned on a core of its own, over a job table of
  * Llama-3-8B shape (32 heads, 8 KV heads, 128 wide, fp32 payload).  A round:
@@ -52,6 +52,7 @@ struct bench {
     char dir[64];
     int cpus[2];
     uint32_t rounds;
+    uint32_t limit_us; /* of the medians of 400 jobs; 0 = none */
     const char *json;
     struct kv_geometry geometry;
     struct engine_page page;
@@ -385,28 +386,45 @@ static int write_json(const struct bench *b)
     return fclose(f) == 0 ? 0 : -errno;
 }
 
+static bool set_option(struct bench *b, const char *name, const char *text)
+{
+    int n = atoi(text);
+
+    if (strcmp(name, "--json") == 0) {
+        b->json = text;
+        return true;
+    }
+    if (strcmp(name, "--rounds") == 0) {
+        b->rounds = (uint32_t)n;
+        return n >= 11 && n <= ROUNDS_MAX;
+    }
+    if (strcmp(name, "--limit-us") == 0) {
+        b->limit_us = (uint32_t)n;
+        return n > 0;
+    }
+    return strcmp(name, "--cpus") == 0 && sscanf(text, "%d,%d", &b->cpus[0], &b->cpus[1]) == 2 &&
+           b->cpus[0] >= 0 && b->cpus[1] >= 0 && b->cpus[0] != b->cpus[1];
+}
+
 static bool parse(struct bench *b, int argc, char **argv)
 {
     for (int i = 1; i < argc; i += 2) {
-        if (i + 1 == argc)
+        if (i + 1 == argc || !set_option(b, argv[i], argv[i + 1]))
             return false;
-        if (strcmp(argv[i], "--json") == 0) {
-            b->json = argv[i + 1];
-        } else if (strcmp(argv[i], "--rounds") == 0) {
-            int n = atoi(argv[i + 1]);
-
-            if (n < 11 || n > ROUNDS_MAX)
-                return false;
-            b->rounds = (uint32_t)n;
-        } else if (strcmp(argv[i], "--cpus") == 0) {
-            if (sscanf(argv[i + 1], "%d,%d", &b->cpus[0], &b->cpus[1]) != 2 || b->cpus[0] < 0 ||
-                b->cpus[1] < 0 || b->cpus[0] == b->cpus[1])
-                return false;
-        } else {
-            return false;
-        }
     }
     return true;
+}
+
+/* The last line; false: over the limit. */
+static bool summary(const struct bench *b)
+{
+    const double *one = b->median[0], *some = b->median[1], *all = b->median[2];
+
+    printf("push400_us=%.2f pop400_us=%.2f push64_us=%.2f pop64_us=%.2f push1_us=%.2f "
+           "pop1_us=%.2f copy_in_gb_s=%.2f copy_out_gb_s=%.2f\n",
+           all[PUSH], all[POP], some[PUSH], some[POP], one[PUSH], one[POP], gb_per_s(b, 2, COPY_IN),
+           gb_per_s(b, 2, COPY_OUT));
+    return b->limit_us == 0 || (all[PUSH] <= b->limit_us && all[POP] <= b->limit_us);
 }
 
 static void close_all(struct bench *b)
@@ -451,7 +469,8 @@ int main(int argc, char **argv)
     b.page.segment = SEGMENT_NONE;
     b.table = JOB_TABLE_NONE;
     if (!parse(&b, argc, argv)) {
-        fprintf(stderr, "usage: bench_rings [--json FILE] [--rounds 11..%d] [--cpus A,B]\n",
+        fprintf(stderr,
+                "usage: bench_rings [--json FILE] [--rounds 11..%d] [--cpus A,B] [--limit-us N]\n",
                 ROUNDS_MAX);
         return 2;
     }
@@ -469,11 +488,8 @@ int main(int argc, char **argv)
         print_table(&b);
         if (b.json != NULL && write_json(&b) != 0)
             fprintf(stderr, "cannot write %s\n", b.json);
-        printf("push400_us=%.2f pop400_us=%.2f push64_us=%.2f pop64_us=%.2f push1_us=%.2f "
-               "pop1_us=%.2f copy_in_gb_s=%.2f copy_out_gb_s=%.2f\n",
-               b.median[2][PUSH], b.median[2][POP], b.median[1][PUSH], b.median[1][POP],
-               b.median[0][PUSH], b.median[0][POP], gb_per_s(&b, 2, COPY_IN),
-               gb_per_s(&b, 2, COPY_OUT));
+        if (!summary(&b))
+            rc = -ETIME;
     }
     close_all(&b);
     return rc == 0 ? 0 : 1;

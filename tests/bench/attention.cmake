@@ -1,0 +1,1 @@
+omni_bench(attention LIBS omni_compute SOURCES bench_attention.c)
