@@ -32,6 +32,7 @@
 enum {
     ATTN_ROWS = 48, /* a multiple of rows_tile; q, o and one KV tile of width 128 fit 64 KiB */
     TILE = KV_TILE_TOKENS,
+    LOAD_STEP = 4,               /* tokens */
     SPLIT_SLOTS_PER_THREAD = 64, /* room for partial results, in units of SPLIT_ROWS rows */
     SPLIT_ROWS = 16,
     WIDTH_MAX = 1024, /* geometry's bound on a head */
@@ -161,23 +162,66 @@ static uint32_t tile_extent(const struct block *b, struct room *room, uint32_t t
     return n;
 }
 
-static void tile_load(const struct kernels *kernels, const struct block *b, struct room *room,
-                      uint32_t t0, uint32_t n)
+/* Asks for n bytes ahead of their use, into the second cache (the first is full of this tile).
+ * Assembler, because GCC 12 takes a function of prefetch builtins for one without effect and drops
+ * the call. */
+static void prefetch(const uint8_t *p, size_t n)
+{
+    for (size_t i = 0; i < n; i += 64)
+        __asm__ volatile("prefetcht1 %0" : : "m"(p[i]));
+}
+
+/* One stream (K or V) of a tile: where it lies now, and where the next tile's lies, if any. */
+struct stream {
+    const uint8_t *at, *next;
+    const float *scales;
+    uint32_t stride, width;
+};
+
+static struct stream tile_stream(const struct block *b, uint32_t t0, bool values)
 {
     const struct kv_view *kv = &b->job->kv;
     const struct kv_layer *l = b->layer;
     const uint8_t *block = kv_view_block(kv, t0);
-    uint32_t t = t0 % kv->block_tokens;
+    uint32_t t = t0 % kv->block_tokens, next = t0 + TILE;
+    size_t off = values ? l->v_off + (size_t)b->head * l->v_head_stride
+                        : l->k_off + (size_t)b->head * l->k_head_stride;
     size_t scale_off = sizeof(float) * ((size_t)b->head * kv->block_tokens + t);
-    const uint8_t *k = block + l->k_off + (size_t)b->head * l->k_head_stride;
-    const uint8_t *v = block + l->v_off + (size_t)b->head * l->v_head_stride;
+    struct stream s = {.stride = values ? l->v_token_stride : l->k_token_stride,
+                       .width = values ? l->dv : l->dk};
 
-    kernels->kv_load((enum kv_type)kv->type, k + (size_t)t * l->k_token_stride, l->k_token_stride,
-                     (const float *)(const void *)(block + l->k_scale_off + scale_off), n, l->dk,
-                     room->k, round_up(l->dk, 16));
-    kernels->kv_load((enum kv_type)kv->type, v + (size_t)t * l->v_token_stride, l->v_token_stride,
-                     (const float *)(const void *)(block + l->v_scale_off + scale_off), n, l->dv,
-                     room->v, round_up(l->dv, 32));
+    s.at = block + off + (size_t)t * s.stride;
+    s.scales = (const float *)(const void *)(block + scale_off +
+                                             (values ? l->v_scale_off : l->k_scale_off));
+    if (next <= row_pos(b, b->n_rows - 1))
+        s.next = kv_view_block(kv, next) + off + (size_t)(next % kv->block_tokens) * s.stride;
+    return s;
+}
+
+/* Tokens t..t+n-1 of a stream to floats, asking for the same part of the next tile meanwhile. */
+static void stream_load(const struct kernels *kernels, uint32_t type, const struct stream *s,
+                        uint32_t t, uint32_t n, float *dst, uint32_t ld)
+{
+    size_t off = (size_t)t * s->stride;
+
+    if (s->next != NULL)
+        prefetch(s->next + off, (size_t)n * s->stride);
+    kernels->kv_load((enum kv_type)type, s->at + off, s->stride, s->scales + t, n, s->width,
+                     dst + (size_t)t * ld, ld);
+}
+
+/* K and V in small steps in turn, so that the requests for the next tile are spread. */
+static void tile_load(const struct kernels *kernels, const struct block *b, struct room *room,
+                      uint32_t t0, uint32_t n)
+{
+    struct stream k = tile_stream(b, t0, false), v = tile_stream(b, t0, true);
+
+    for (uint32_t t = 0; t < n; t += LOAD_STEP) {
+        uint32_t step = n - t < LOAD_STEP ? n - t : LOAD_STEP;
+
+        stream_load(kernels, b->job->kv.type, &k, t, step, room->k, round_up(k.width, 16));
+        stream_load(kernels, b->job->kv.type, &v, t, step, room->v, round_up(v.width, 32));
+    }
 }
 
 static void mask_row(const struct kv_layer *l, uint32_t pos, uint32_t t0, float *s)
