@@ -287,8 +287,13 @@ static void set_totals(struct engine *e)
 {
     uint64_t huge = 0;
 
-    for (uint32_t w = 0; w < e->exchange->n_workers; w++)
-        huge += segment_huge_bytes(&e->shm->arenas[w].segment);
+    for (uint32_t w = 0; w < e->exchange->n_workers; w++) {
+        const struct segment *segment = &e->shm->arenas[w].segment;
+
+        e->workers[w].arena_bytes = segment->bytes;
+        e->workers[w].huge_bytes = segment_huge_bytes(segment);
+        huge += e->workers[w].huge_bytes;
+    }
     stats_set(&e->stats, ENGINE_STAT_ARENA_HUGE, huge);
 }
 

@@ -81,6 +81,7 @@ struct engine_worker {
     uint32_t *free_slots; /* global slot numbers, a stack */
     uint32_t n_free_slots;
     uint32_t n_resident;
+    uint64_t arena_bytes, huge_bytes; /* of its arena; how much is on huge pages */
 };
 
 /* Scratch of the sweep that is built, and who is in it while it is in flight. */

@@ -89,6 +89,8 @@ static uint32_t list_workers(const struct engine *e, struct worker_state *worker
             .blocks_total = e->workers[w].pool.n_blocks,
             .resident = e->workers[w].n_resident,
             .jobs = jobs_out(e, w),
+            .arena_bytes = e->workers[w].arena_bytes,
+            .huge_bytes = e->workers[w].huge_bytes,
         };
     return e->exchange->n_workers;
 }

@@ -29,6 +29,7 @@ struct engine_worker {
     enum worker_health health;
     uint32_t blocks_free, blocks_total, resident, jobs;
     uint32_t blocks_claimed; /* blocks of outstanding requests that prefer it */
+    uint64_t arena_bytes, huge_bytes;
 };
 
 struct engine_link {

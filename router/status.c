@@ -9,11 +9,12 @@ static json_t *worker_json(const struct engine_link *e, uint32_t w)
 {
     const struct engine_worker *worker = &e->workers[w];
 
-    return json_pack("{s:I, s:s, s:I, s:I, s:I, s:I}", "index", (json_int_t)w, "state",
+    return json_pack("{s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I}", "index", (json_int_t)w, "state",
                      worker_health_name(worker->health), "free_blocks",
                      (json_int_t)worker->blocks_free, "total_blocks",
                      (json_int_t)worker->blocks_total, "resident", (json_int_t)worker->resident,
-                     "jobs", (json_int_t)worker->jobs);
+                     "jobs", (json_int_t)worker->jobs, "arena_bytes",
+                     (json_int_t)worker->arena_bytes, "huge_bytes", (json_int_t)worker->huge_bytes);
 }
 
 static json_t *engine_json(const struct engine_link *e)

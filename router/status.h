@@ -5,7 +5,7 @@
  *   sessions{n, max}, queues[{class, length, max}], requests{by state}
  *   engines[{index, state, pid, epoch, outstanding, running, waiting, offloaded, sweeps,
  *            kv{total, free, block_tokens}, workers[{index, state, free_blocks, total_blocks,
- *            resident, jobs}]}]
+ *            resident, jobs, arena_bytes, huge_bytes}]}]
  *   counters{name: n}, classes{class: {name: n}}
  *
  * Allocates; not on the token path. */
