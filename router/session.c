@@ -200,6 +200,14 @@ static enum session_fate check_closing(const struct session *s, uint64_t now_ns)
     return SESSION_FINE;
 }
 
+static enum session_fate check_bound(const struct session_table *t, const struct session *s,
+                                     uint64_t now_ns)
+{
+    if (!older(s->pair.heard_ns, now_ns, t->config.lease_ms))
+        return SESSION_FINE;
+    return pair_was_connected(&s->pair) ? SESSION_GONE : SESSION_NOT_DIALLED;
+}
+
 static enum session_fate check_open(const struct session_table *t, const struct session *s,
                                     uint64_t now_ns)
 {
@@ -217,9 +225,10 @@ enum session_fate session_check(const struct session_table *t, struct session *s
     if (s->state == SESSION_CLOSING)
         return check_closing(s, now_ns);
     if (s->state == SESSION_BOUND) {
-        if (!pair_was_connected(&s->pair))
-            return older(s->pair.heard_ns, now_ns, t->config.lease_ms) ? SESSION_NOT_DIALLED
-                                                                       : SESSION_FINE;
+        /* Accepted but not connected is somebody in the middle of nanomsg's handshake, or one who
+         * has left already: only the lease can tell them apart. */
+        if (!pair_connected(&s->pair))
+            return check_bound(t, s, now_ns);
         /* The lease of a connected client starts when the connection is seen. */
         s->pair.heard_ns = now_ns;
         set_state(s, SESSION_OPEN);

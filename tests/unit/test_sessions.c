@@ -5,7 +5,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "cmocka_all.h"
@@ -201,6 +203,30 @@ static void test_short_visit_counts(void **state)
     wire_close(peer);
     clock_sleep_ns(20 * NS_PER_MS);
     assert_int_equal(wait_fate(&f, s, SESSION_GONE), SESSION_GONE);
+    tear_down(&f);
+}
+
+/* Bug: a session was ended between the accept and the end of nanomsg's handshake, as if its client
+ * had gone. */
+static void test_handshake_is_not_an_end(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+
+    set_up(&f);
+    struct session *s = create(&f, false);
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    const uint64_t until_ns = clock_now_ns() + WAIT_MS * NS_PER_MS;
+
+    snprintf(address.sun_path, sizeof address.sun_path, "%s", s->pair.url + strlen("ipc://"));
+    assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof address), 0);
+    while (!pair_was_connected(&s->pair) && clock_now_ns() < until_ns)
+        clock_sleep_ns(NS_PER_MS);
+    assert_true(pair_was_connected(&s->pair) && !pair_connected(&s->pair));
+    assert_int_equal(session_check(&f.table, s, s->pair.heard_ns), SESSION_FINE);
+    assert_int_equal(wait_fate(&f, s, SESSION_GONE), SESSION_GONE);
+    close(fd);
     tear_down(&f);
 }
 
@@ -436,6 +462,7 @@ int main(void)
         cmocka_unit_test(test_nobody_dials),
         cmocka_unit_test(test_gone_peer),
         cmocka_unit_test(test_short_visit_counts),
+        cmocka_unit_test(test_handshake_is_not_an_end),
         cmocka_unit_test(test_silence),
         cmocka_unit_test(test_slow_peer),
         cmocka_unit_test(test_second_dialler_gets_nothing),
