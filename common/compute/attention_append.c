@@ -1,11 +1,11 @@
 /* The one rounding of K and V: f32 rows to the KV type, at their positions. */
 #include <math.h>
-#include <stdbool.h>
 #include <string.h>
 
 #include "common/base/half.h"
 #include "common/base/invariant.h"
 #include "common/compute/attention.h"
+#include "common/compute/kernels.h"
 
 /* To nearest, ties to even; NaN stays NaN (quiet). */
 static uint16_t float_to_bf16(float f)
@@ -38,10 +38,10 @@ static int8_t float_to_i8(float x, float scale)
     return (int8_t)q;
 }
 
-static void store_half(uint8_t *dst, const float *x, uint32_t n, bool brain)
+static void store_bf16(uint8_t *dst, const float *x, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++) {
-        uint16_t h = brain ? float_to_bf16(x[i]) : float_to_half(x[i]);
+        uint16_t h = float_to_bf16(x[i]);
 
         memcpy(dst + 2 * i, &h, sizeof h);
     }
@@ -57,13 +57,15 @@ static void store_i8(uint8_t *dst, uint8_t *scale_at, const float *x, uint32_t n
 }
 
 /* One head of one token. */
-static void store_head(enum kv_type type, uint8_t *dst, uint8_t *scale_at, const float *x,
-                       uint32_t n)
+static void store_head(const struct kernels *kernels, enum kv_type type, uint8_t *dst,
+                       uint8_t *scale_at, const float *x, uint32_t n)
 {
     switch (type) {
     case KV_TYPE_F16:
+        kernels->kv_store_f16((uint16_t *)(void *)dst, x, n);
+        break;
     case KV_TYPE_BF16:
-        store_half(dst, x, n, type == KV_TYPE_BF16);
+        store_bf16(dst, x, n);
         break;
     case KV_TYPE_F32:
         memcpy(dst, x, n * sizeof *x);
@@ -79,6 +81,8 @@ void attn_append(const struct kv_view *kv, uint32_t pos, uint32_t n, const float
 {
     const struct kv_layer *l = kv->layer;
     enum kv_type type = (enum kv_type)kv->type;
+    /* Rounding has one result whatever computes it, so that no caller need choose. */
+    const struct kernels *kernels = kernels_of(isa_supported(ISA_AVX2) ? ISA_AVX2 : ISA_REF);
 
     for (uint32_t i = 0; i < n; i++, pos++, k += ldk, v += ldv) {
         uint32_t t = pos % kv->block_tokens;
@@ -89,11 +93,11 @@ void attn_append(const struct kv_view *kv, uint32_t pos, uint32_t n, const float
         for (uint32_t h = 0; h < l->n_kv_heads; h++) {
             size_t scale_off = sizeof(float) * ((size_t)h * kv->block_tokens + t);
 
-            store_head(type,
+            store_head(kernels, type,
                        block + l->k_off + (size_t)h * l->k_head_stride +
                            (size_t)t * l->k_token_stride,
                        block + l->k_scale_off + scale_off, k + (size_t)h * l->dk, l->dk);
-            store_head(type,
+            store_head(kernels, type,
                        block + l->v_off + (size_t)h * l->v_head_stride +
                            (size_t)t * l->v_token_stride,
                        block + l->v_scale_off + scale_off, v + (size_t)h * l->dv, l->dv);

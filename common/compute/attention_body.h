@@ -55,6 +55,19 @@ static void attn_kv_load(enum kv_type type, const uint8_t *src, size_t stride, c
     }
 }
 
+static void attn_kv_store_f16(uint16_t *dst, const float *x, uint32_t n)
+{
+    uint16_t tail[16];
+    uint32_t i = 0;
+
+    for (; i + 16 <= n; i += 16)
+        v_store_f16(dst + i, v_load(x + i));
+    if (i < n) {
+        v_store_f16(tail, v_load_tail(x + i, n - i, 0.0f));
+        memcpy(dst + i, tail, (n - i) * sizeof tail[0]);
+    }
+}
+
 /* Partial sums of n_rows queries with SCORE_TOKENS keys: part[row][token][16]. */
 V_INLINE void score_block(const float *q, size_t ldq, const float *k, size_t ldk, uint32_t d,
                           float *part, uint32_t n_rows)

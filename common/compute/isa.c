@@ -2,6 +2,7 @@
 
 #include <cpuid.h>
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,12 +16,19 @@ const char *isa_name(enum isa isa)
 }
 
 /* __builtin_cpu_supports does not know f16c everywhere; it was introduced with AVX's saved state,
- * so that the operating system's support is the one that avx2 implies. */
+ * so that the operating system's support is the one that avx2 implies.  The answer is kept: CPUID
+ * leaves a virtual machine, for microseconds, and attn_append asks per call. */
 static bool cpu_has_f16c(void)
 {
+    static _Atomic int known; /* 0 not yet, 1 no, 2 yes; any thread may find out */
+    int have = atomic_load_explicit(&known, memory_order_relaxed);
     unsigned eax, ebx, ecx, edx;
 
-    return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+    if (have == 0) {
+        have = 1 + (__get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0);
+        atomic_store_explicit(&known, have, memory_order_relaxed);
+    }
+    return have == 2;
 }
 
 bool isa_supported(enum isa isa)

@@ -44,6 +44,8 @@ struct kernels {
      * scales: one per token (KV_TYPE_I8), else ignored. */
     void (*kv_load)(enum kv_type type, const uint8_t *src, size_t stride, const float *scales,
                     uint32_t n, uint32_t d, float *dst, size_t ld);
+    /* dst[0..n) := x rounded to f16. */
+    void (*kv_store_f16)(uint16_t *dst, const float *x, uint32_t n);
     /* s[r][t] := scale * (q[r] . k[t]) for t < n (up to 15 more are written); softcap 0 = none.
      * d is a multiple of 16, n <= 32, s rows are 32 apart. */
     void (*scores)(const float *q, size_t ldq, uint32_t n_rows, const float *k, size_t ldk,

@@ -97,6 +97,11 @@ V_INLINE v16 v_load_i8(const int8_t *p)
 {
     return (v16){v_load_i8_half(p), v_load_i8_half(p + 8)};
 }
+V_INLINE void v_store_f16(uint16_t *p, v16 a)
+{
+    _mm_storeu_si128((__m128i *)p, _mm256_cvtps_ph(a.lo, _MM_FROUND_TO_NEAREST_INT));
+    _mm_storeu_si128((__m128i *)(p + 8), _mm256_cvtps_ph(a.hi, _MM_FROUND_TO_NEAREST_INT));
+}
 V_INLINE v16i vi_load(const uint32_t *p)
 {
     return (v16i){_mm256_loadu_si256((const __m256i *)p),

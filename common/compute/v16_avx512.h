@@ -75,6 +75,10 @@ V_INLINE v16 v_load_i8(const int8_t *p)
 {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
 }
+V_INLINE void v_store_f16(uint16_t *p, v16 a)
+{
+    _mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
+}
 V_INLINE v16i vi_load(const uint32_t *p)
 {
     return _mm512_loadu_si512(p);

@@ -91,6 +91,12 @@ V_INLINE v16 v_load_i8(const int8_t *p)
 {
     V_EACH((float)p[i]);
 }
+/* To nearest, ties to even. */
+V_INLINE void v_store_f16(uint16_t *p, v16 a)
+{
+    for (int i = 0; i < 16; i++)
+        p[i] = float_to_half(a.f[i]);
+}
 V_INLINE v16i vi_load(const uint32_t *p)
 {
     v16i a;

@@ -389,6 +389,33 @@ static void test_append(void **state)
     }
 }
 
+/* Stored f16 values are those of half.h, bit for bit, specials and tails included. */
+static void test_append_rounds_as_defined(void **state)
+{
+    static const float specials[] = {65504.0f, 65520.0f, 1e30f,    -1e30f, 0x1p-24f,    0x1p-25f,
+                                     0x3p-26f, -0.0f,    INFINITY, NAN,    0x1.ffep-15f};
+    const struct variant var = {"f16", KV_TYPE_F16, FULL(2, 2, 40, 24), 3000};
+    struct sequence *s = sequence_make(&var, 29);
+    const struct kv_layer *l = s->view.layer;
+
+    (void)state;
+    for (uint32_t i = 0; i < s->n_tokens * 80; i++)
+        s->k[i] = i % 9 == 0 ? specials[i / 9 % 11] : ldexpf(s->k[i], (int)(i % 40) - 24);
+    sequence_append(s, 0, s->n_tokens);
+    for (uint32_t pos = 0; pos < s->n_tokens; pos++) {
+        for (uint32_t e = 0; e < 80; e++) {
+            const uint8_t *head = kv_view_block(&s->view, pos) + l->k_off +
+                                  e / 40 * l->k_head_stride +
+                                  pos % BLOCK_TOKENS * l->k_token_stride;
+            uint16_t got;
+
+            memcpy(&got, head + 2 * (e % 40), sizeof got);
+            assert_int_equal(got, float_to_half(s->k[pos * 80 + e]));
+        }
+    }
+    sequence_free(s);
+}
+
 /* KV of any bits: no crash, and a query before them does not notice. */
 static void test_hostile_values(void **state)
 {
@@ -442,6 +469,7 @@ int main(void)
         cmocka_unit_test(test_spans_over_threads),
         cmocka_unit_test(test_mixed_jobs),
         cmocka_unit_test(test_append),
+        cmocka_unit_test(test_append_rounds_as_defined),
         cmocka_unit_test(test_hostile_values),
         cmocka_unit_test(test_scratch_bounds),
     };

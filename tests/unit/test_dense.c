@@ -5,6 +5,7 @@
 #include <math.h>
 
 #include "common/compute/dense.h"
+#include "tests/bench/blas_ref.h"
 #include "tests/unit/compute_common.h"
 
 struct shape {
@@ -252,6 +253,38 @@ static void test_several_products_strided(void **state)
     free(first);
 }
 
+/* Plain OpenBLAS, an implementation that shares nothing with ours, keeps the same bound against
+ * float64 on the same operands: the bound asks neither too much nor too little. */
+static void test_against_openblas(void **state)
+{
+    const struct shape s = {130, 576};
+    const uint32_t rows = 33;
+    uint64_t rng = 7;
+    struct weight_view v = view_make(&rng, WEIGHT_F32, s);
+    float *x = random_floats(&rng, rows * s.k), *y = random_floats(&rng, rows * s.n);
+    struct team *team;
+    struct blas_ref blas;
+    struct dense_matrix *m;
+    enum isa isa;
+
+    (void)state;
+    assert_int_equal(isa_detect(&isa), 0);
+    if (blas_ref_open(&blas, isa) != 0)
+        skip();
+    assert_int_equal(team_create(&team, 1, NULL, 0), 0);
+    blas_ref_plain(&blas, v.data, s.n, s.k, x, rows, y);
+    assert_near_float64(&v, x, rows, y);
+    m = matrix_make(isa, &v);
+    dense_apply(team, m, x, s.k, rows, y, s.n, false);
+    assert_near_float64(&v, x, rows, y);
+    blas_ref_close(&blas);
+    dense_matrix_destroy(m);
+    team_destroy(team);
+    free(x);
+    free(y);
+    view_free(&v);
+}
+
 /* The extreme values of the quantised types, and rows that are not numbers beside rows that are. */
 static void test_extremes(void **state)
 {
@@ -345,6 +378,7 @@ int main(void)
         cmocka_unit_test(test_every_isa_equals_the_definition),
         cmocka_unit_test(test_rows_and_positions),
         cmocka_unit_test(test_several_products_strided),
+        cmocka_unit_test(test_against_openblas),
         cmocka_unit_test(test_extremes),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_packed_size),
