@@ -175,7 +175,7 @@ static void fuzz_segment(struct segment *s, uint64_t span)
         for (uint64_t i = 0; i < n; i++) {
             /* mostly the first few hundred bytes, where the sizes are */
             uint64_t off = rng() % (rng() % 4 == 0 ? span : span < 256 ? span : 256);
-            s->base[off] = rng() % 2 ? (uint8_t)rng() : (uint8_t)(s->base[off] ^ (1U << rng() % 8));
+            s->base[off] = (uint8_t)(rng() % 2 ? rng() : s->base[off] ^ (UINT64_C(1) << rng() % 8));
         }
         attach_all();
         memcpy(s->base, backup, span);

@@ -174,6 +174,17 @@ static void lying_hints_are_ignored(void **state)
     assert_int_equal(job_engine_take(&p->engine, slots[1], 1, NULL), JOB_STALE);
 }
 
+static void doubled_hint_does_not_start_a_job_twice(void **state)
+{
+    struct pair *p = *state;
+    uint32_t gen = post(p, 0);
+    struct job job;
+
+    ring_push(&p->engine.posted_ring, job_hint(0, gen));
+    assert_true(job_worker_next(&p->worker, &job)); /* a team computes it now */
+    assert_false(job_worker_next(&p->worker, &job));
+}
+
 static void full_rings_lose_no_job(void **state)
 {
     struct pair *p = *state;
@@ -395,6 +406,7 @@ int main(void)
         TEST(one_job_there_and_back),
         TEST(payloads_do_not_overlap),
         TEST(lying_hints_are_ignored),
+        TEST(doubled_hint_does_not_start_a_job_twice),
         TEST(full_rings_lose_no_job),
         TEST(bad_fields_come_back_as_failed),
         TEST(next_worker_finds_posted_and_done),
