@@ -267,8 +267,8 @@ class LsLoad:
     def __exit__(self, kind, value, trace):
         self.stopping = True
         self.thread.join()
-        if kind is None and self.error is not None:
-            raise self.error
+        if self.error is not None:
+            raise self.error from value
 
 
 def watchdog(seconds):

@@ -57,6 +57,11 @@ def jobs(folder, worker, engine=0):
     return [Job(i, table.get("<QIIIII", slots_off + 128 * i)) for i in range(n_slots)]
 
 
+def jobs_rerun(folder, worker, engine=0):
+    """Jobs that a worker found posted when it attached."""
+    return Segment(folder, f"jobs-e{engine}-w{worker}", KIND_JOBS).get("<Q", 392)[0]
+
+
 def owners(folder, worker, engine=0):
     """Owner tag (generation << 32 | index) of each arena block; 0: nobody's."""
     arena = Segment(folder, f"arena-e{engine}-w{worker}", KIND_ARENA)

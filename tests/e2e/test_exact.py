@@ -56,7 +56,7 @@ def tokens(done):
 
 def run_alone(model, requests, ls):
     """Each by itself, nothing beside it, all of it on the device."""
-    with Group(n_workers=0, model=model, settings={"engine.offload": "never"}) as group:
+    with Group(n_workers=0, model=model, settings={"engine.offload": "never", "engine.kv_mb": 64}) as group:
         group.start()
         one_by_one = ["--concurrency", "1"]
         be = group.run(requests, options=one_by_one, seconds=300)
@@ -67,7 +67,7 @@ def run_alone(model, requests, ls):
 
 def run_beside(model, case, requests, ls, alone):
     name, n_workers, settings, env = case
-    settings = dict(settings, **{"worker.arena_mb": 32})
+    settings = dict(settings, **{"worker.arena_mb": 256})
     with Group(n_workers, model, settings, env) as group:
         group.start()
         with LsLoad(group, ls, alone[1]) as chats:
@@ -115,7 +115,7 @@ def test_demo(n, n_tokens):
     requests += sampled(requests[:2])
     ls = ls_requests(8)
     alone = run_alone(model, requests, ls)
-    run_beside(model, ("always", 1, {"engine.offload": "always"}, {}), requests, ls, alone)
+    run_beside(model, ("always", 1, {"engine.offload": "always", "engine.kv_mb": 64}, {}), requests, ls, alone)
     run_beside(model, ("always, delayed", 2, {"engine.offload": "always"}, {"OMNI_EXCHANGE_DELAY": "20"}), requests,
                ls, alone)
 
