@@ -1,0 +1,271 @@
+#include "common/sched/latency.h"
+
+#include <math.h>
+#include <string.h>
+
+/* A correction stays within these: beyond, the profile is wrong and should be taken again. */
+static const double factor_min = 0.5, factor_max = 4.0;
+
+void latency_init(struct latency_model *m, uint32_t n_layers)
+{
+    memset(m, 0, sizeof *m);
+    m->n_layers = n_layers <= LATENCY_LAYERS_MAX ? n_layers : LATENCY_LAYERS_MAX;
+    for (int i = 0; i < LATENCY_MODULES; i++)
+        m->correction[i].factor = 1;
+}
+
+/* ---- Load ------------------------------------------------------------------------------------ */
+
+/* Tokens that a query at the end of ctx tokens reads. */
+static double visible(const struct latency_kind *k, double ctx)
+{
+    double most = (double)k->window + k->n_sinks;
+
+    return k->window != 0 && ctx > most ? most : ctx;
+}
+
+void latency_load_add_decode(const struct latency_model *m, struct latency_load *load, uint32_t ctx)
+{
+    for (uint32_t i = 0; i < m->n_kinds; i++)
+        load->c_da[i] += visible(&m->kind[i], ctx);
+    load->n_rows++;
+    load->n_decodes++;
+    load->n_out++;
+}
+
+/* Pairs of n queries behind `before` tokens: exact without a window, by its mean with one. */
+static double causal_pairs(const struct latency_kind *k, double before, double n)
+{
+    double mean_ctx = before + (n + 1) / 2;
+
+    return n * visible(k, mean_ctx);
+}
+
+void latency_load_add_chunk(const struct latency_model *m, struct latency_load *load,
+                            uint32_t before, uint32_t n, bool sampled)
+{
+    for (uint32_t i = 0; i < m->n_kinds; i++)
+        load->c_pa[i] += causal_pairs(&m->kind[i], before, n);
+    load->n_rows += n;
+    load->n_chunks++;
+    load->n_out += sampled;
+}
+
+/* ---- Prediction ------------------------------------------------------------------------------ */
+
+static double between(const struct latency_stairs *s, uint32_t i, double rows)
+{
+    double x0 = s->rows[i], x1 = s->rows[i + 1];
+
+    return s->ns[i] + (s->ns[i + 1] - s->ns[i]) * (rows - x0) / (x1 - x0);
+}
+
+double latency_stairs_at(const struct latency_stairs *s, double rows)
+{
+    uint32_t low = 0, high = s->n;
+
+    if (s->n == 0 || rows <= 0)
+        return 0;
+    if (s->n == 1 || rows <= s->rows[0])
+        return s->ns[0];
+    while (low + 1 < high) { /* last step at or below rows */
+        uint32_t mid = (low + high) / 2;
+        if (s->rows[mid] <= rows)
+            low = mid;
+        else
+            high = mid;
+    }
+    return between(s, low + 1 < s->n ? low : s->n - 2, rows);
+}
+
+static const struct latency_kind *kind_of(const struct latency_model *m, uint32_t layer)
+{
+    return &m->kind[m->kind_of[layer]];
+}
+
+double latency_dense_ns(const struct latency_model *m, uint32_t layer, double rows)
+{
+    return m->correction[LATENCY_DENSE].factor * latency_stairs_at(&kind_of(m, layer)->dense, rows);
+}
+
+static double attention_raw_ns(const struct latency_kind *k, double c_pa, uint32_t n_chunks,
+                               double c_da, uint32_t n_decodes)
+{
+    double ns = k->pa_a * c_pa + k->pa_b * n_chunks;
+
+    if (n_decodes > 0)
+        ns += k->da_a * c_da + k->da_h * n_decodes + k->da_b;
+    return ns;
+}
+
+double latency_attention_ns(const struct latency_model *m, uint32_t layer,
+                            const struct latency_load *load)
+{
+    uint32_t k = m->kind_of[layer];
+
+    return m->correction[LATENCY_ATTENTION].factor * attention_raw_ns(&m->kind[k], load->c_pa[k],
+                                                                      load->n_chunks, load->c_da[k],
+                                                                      load->n_decodes);
+}
+
+static double head_ns(const struct latency_model *m, const struct latency_load *load)
+{
+    return m->correction[LATENCY_HEAD].factor * latency_stairs_at(&m->head, load->n_out);
+}
+
+struct latency_prediction latency_predict(const struct latency_model *m,
+                                          const struct latency_load *load)
+{
+    struct latency_prediction p = {.head_ns = head_ns(m, load), .fixed_ns = m->fixed_ns};
+    double rows = load->n_rows + load->returned_rows;
+
+    for (uint32_t l = 0; l < m->n_layers; l++) {
+        p.dense_ns += latency_dense_ns(m, l, rows);
+        p.attention_ns += latency_attention_ns(m, l, load);
+    }
+    p.total_ns = p.dense_ns + p.attention_ns + p.head_ns + p.fixed_ns;
+    return p;
+}
+
+/* Layer l's dense time is from its projection to the next layer's QKV; the first QKV, a part of
+ * the last layer's share, comes before layer 0: about a third of a layer, by its weights. */
+void latency_arrivals(const struct latency_model *m, const struct latency_load *load,
+                      uint64_t *arrival_ns)
+{
+    double rows = load->n_rows + load->returned_rows;
+    double at = m->fixed_ns + latency_dense_ns(m, 0, load->n_rows) / 3;
+
+    for (uint32_t l = 0; l < m->n_layers; l++) {
+        at += latency_attention_ns(m, l, load);
+        arrival_ns[l] = (uint64_t)at;
+        at += latency_dense_ns(m, l, rows);
+    }
+}
+
+double latency_accuracy(double predicted_ns, double measured_ns)
+{
+    double off = fabs(predicted_ns - measured_ns) / measured_ns;
+
+    return measured_ns > 0 && off < 1 ? 1 - off : 0;
+}
+
+double latency_job_ns(const struct latency_model *m, uint32_t worker, double kv_bytes)
+{
+    const struct latency_worker *w = &m->worker[worker];
+
+    return w->fixed_ns + (w->bytes_per_ns > 0 ? kv_bytes / w->bytes_per_ns : 0);
+}
+
+uint32_t latency_chunk_within(const struct latency_model *m, const struct latency_load *load,
+                              uint32_t before, uint32_t n, double budget_ns)
+{
+    uint32_t low = 0, high = n;
+
+    while (low < high) {
+        uint32_t mid = low + (high - low + 1) / 2;
+        struct latency_load with = *load;
+
+        latency_load_add_chunk(m, &with, before, mid, mid == n);
+        if (latency_predict(m, &with).total_ns <= budget_ns)
+            low = mid;
+        else
+            high = mid - 1;
+    }
+    return low;
+}
+
+/* ---- Correction ------------------------------------------------------------------------------ */
+
+static float median(const float *values, uint32_t n)
+{
+    float sorted[LATENCY_WINDOW];
+
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t at = i;
+        for (; at > 0 && sorted[at - 1] > values[i]; at--)
+            sorted[at] = sorted[at - 1];
+        sorted[at] = values[i];
+    }
+    return sorted[n / 2];
+}
+
+static void take_ratio(struct latency_correction *c, double measured_ns, double predicted_ns)
+{
+    if (!(predicted_ns > 0) || !(measured_ns > 0))
+        return;
+    /* Predictions carry the present factor: the ratio is kept against the bare profile. */
+    c->ratio[c->next] = (float)(measured_ns / predicted_ns * c->factor);
+    c->next = (c->next + 1) % LATENCY_WINDOW;
+    c->n_ratios += c->n_ratios < LATENCY_WINDOW;
+    double factor = (double)median(c->ratio, c->n_ratios);
+    c->factor = fmin(fmax(factor, factor_min), factor_max);
+}
+
+void latency_observe(struct latency_model *m, const struct latency_load *load,
+                     const struct latency_measured *measured)
+{
+    struct latency_prediction p = latency_predict(m, load);
+
+    take_ratio(&m->correction[LATENCY_DENSE], measured->dense_ns, p.dense_ns);
+    take_ratio(&m->correction[LATENCY_ATTENTION], measured->attention_ns, p.attention_ns);
+    take_ratio(&m->correction[LATENCY_HEAD], measured->head_ns, p.head_ns);
+}
+
+/* ---- Fits ------------------------------------------------------------------------------------ */
+
+void latency_fit_line(const double *c, const double *ns, uint32_t n, double *a, double *b)
+{
+    double sc = 0, sn = 0, scc = 0, scn = 0;
+
+    for (uint32_t i = 0; i < n; i++) {
+        sc += c[i];
+        sn += ns[i];
+        scc += c[i] * c[i];
+        scn += c[i] * ns[i];
+    }
+    double det = n * scc - sc * sc;
+    *a = det > 0 ? fmax((n * scn - sc * sn) / det, 0) : 0;
+    *b = fmax((sn - *a * sc) / n, 0);
+}
+
+/* Normal equations of three unknowns, by Cramer's rule; samples are few and well spread. */
+static double det3(const double m[3][3])
+{
+    return m[0][0] * (m[1][1] * m[2][2] - m[1][2] * m[2][1]) -
+           m[0][1] * (m[1][0] * m[2][2] - m[1][2] * m[2][0]) +
+           m[0][2] * (m[1][0] * m[2][1] - m[1][1] * m[2][0]);
+}
+
+static double solve_column(const double m[3][3], const double v[3], int column, double det)
+{
+    double with[3][3];
+
+    memcpy(with, m, sizeof with);
+    for (int i = 0; i < 3; i++)
+        with[i][column] = v[i];
+    return det3(with) / det;
+}
+
+void latency_fit_plane(const double *c, const double *g, const double *ns, uint32_t n, double *a,
+                       double *h, double *b)
+{
+    double m[3][3] = {{0}}, v[3] = {0};
+
+    for (uint32_t i = 0; i < n; i++) {
+        double x[3] = {c[i], g[i], 1};
+        for (int r = 0; r < 3; r++) {
+            for (int k = 0; k < 3; k++)
+                m[r][k] += x[r] * x[k];
+            v[r] += x[r] * ns[i];
+        }
+    }
+    double det = det3(m);
+    if (!(fabs(det) > 0)) {
+        *h = 0;
+        latency_fit_line(c, ns, n, a, b);
+        return;
+    }
+    *a = fmax(solve_column(m, v, 0, det), 0);
+    *h = fmax(solve_column(m, v, 1, det), 0);
+    *b = fmax(solve_column(m, v, 2, det), 0);
+}

@@ -1,0 +1,139 @@
+/* latency.h - how long a sweep will take, layer by layer and module by module.
+ *
+ * DESIGN.  A layer's time is the sum of three modules over its rows:
+ *
+ *   prefill attention   f_PA = pa_a * c_PA + pa_b        c_PA = sum over chunks of causal token
+ * pairs decode attention    f_DA = da_a * c_DA + da_h * g + da_b   c_DA = sum of context lengths, g
+ * decodes dense               f_D(n)   a staircase in the number of rows n, interpolated between
+ * its steps
+ *
+ * and a sweep is all its layers, the head over the sampled rows, and a fixed part.  Layers that
+ * cost the same (heads, widths, MLP kind) share their coefficients: a "kind".  A window cuts the
+ * context that a kind reads, so c_PA and c_DA are counted per kind.  The forms are those of the
+ * piggybacking paper (arXiv 2603.12831, section 4) and of Sarathi-Serve's profiles.
+ *
+ * A worker's job takes bytes / bandwidth + a fixed cost.
+ *
+ * What was measured at start-up (a profile) is corrected online by one factor per module: the
+ * median of the last measured / predicted ratios, bounded, so that a neighbour that takes the core
+ * for a moment moves nothing, and one that stays is followed within some tens of sweeps.
+ *
+ * Plain data and pure functions; one thread; no clock of its own. */
+#ifndef OMNI_COMMON_SCHED_LATENCY_H
+#define OMNI_COMMON_SCHED_LATENCY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum {
+    LATENCY_LAYERS_MAX = 128,
+    LATENCY_KINDS_MAX = 8,
+    LATENCY_STEPS_MAX = 64,
+    LATENCY_WORKERS_MAX = 16,
+    LATENCY_WINDOW = 31, /* ratios that a correction's median is taken over */
+};
+
+/* ns over rows; ascending in rows, at least one step.  Below the first step its value holds, beyond
+ * the last one the slope of the last two. */
+struct latency_stairs {
+    uint32_t n;
+    uint32_t rows[LATENCY_STEPS_MAX];
+    double ns[LATENCY_STEPS_MAX];
+};
+
+struct latency_kind {
+    uint32_t window, n_sinks;    /* of its attention; window 0 = all */
+    struct latency_stairs dense; /* projection to the next QKV, once per layer */
+    double pa_a, pa_b;           /* ns per causal pair; ns per chunk */
+    double da_a, da_h, da_b;     /* ns per KV token; per decode; once if there is any decode */
+};
+
+enum latency_module { LATENCY_DENSE, LATENCY_ATTENTION, LATENCY_HEAD, LATENCY_MODULES };
+
+struct latency_correction {
+    double factor; /* what predictions are multiplied by; 1 at first */
+    float ratio[LATENCY_WINDOW];
+    uint32_t n_ratios, next;
+};
+
+struct latency_worker {
+    double bytes_per_ns;
+    double fixed_ns; /* per job */
+};
+
+struct latency_model {
+    uint32_t n_layers, n_kinds;
+    uint8_t kind_of[LATENCY_LAYERS_MAX];
+    struct latency_kind kind[LATENCY_KINDS_MAX];
+    struct latency_stairs head; /* final norm, LM head, sampling, over sampled rows */
+    double fixed_ns;            /* per sweep: embedding, log, hand-over */
+    struct latency_correction correction[LATENCY_MODULES];
+    struct latency_worker worker[LATENCY_WORKERS_MAX];
+};
+
+/* What one sweep asks for.  Fill with latency_load_add_*, which keep the sums per kind. */
+struct latency_load {
+    uint32_t n_rows;    /* common rows */
+    uint32_t n_decodes; /* of them, decodes whose attention is on the device */
+    uint32_t n_chunks;
+    uint32_t n_out;       /* rows that are sampled */
+    double returned_rows; /* per layer, on average */
+    double c_pa[LATENCY_KINDS_MAX];
+    double c_da[LATENCY_KINDS_MAX];
+};
+
+struct latency_prediction {
+    double dense_ns, attention_ns, head_ns, fixed_ns; /* corrected */
+    double total_ns;
+};
+
+void latency_init(struct latency_model *m, uint32_t n_layers);
+
+/* A decode that attends over ctx tokens (its own included). */
+void latency_load_add_decode(const struct latency_model *m, struct latency_load *load,
+                             uint32_t ctx);
+
+/* A prefill chunk of n tokens behind `before` tokens of context; sampled if it ends the prompt. */
+void latency_load_add_chunk(const struct latency_model *m, struct latency_load *load,
+                            uint32_t before, uint32_t n, bool sampled);
+
+double latency_stairs_at(const struct latency_stairs *s, double rows);
+
+/* One layer's modules, corrected. */
+double latency_dense_ns(const struct latency_model *m, uint32_t layer, double rows);
+double latency_attention_ns(const struct latency_model *m, uint32_t layer,
+                            const struct latency_load *load);
+
+struct latency_prediction latency_predict(const struct latency_model *m,
+                                          const struct latency_load *load);
+
+/* Time from the sweep's start to the output projection of each layer: the deadline of its jobs. */
+void latency_arrivals(const struct latency_model *m, const struct latency_load *load,
+                      uint64_t *arrival_ns);
+
+/* The same modules as they were measured in a finished sweep.  Takes the ratios in. */
+struct latency_measured {
+    double dense_ns, attention_ns, head_ns;
+};
+void latency_observe(struct latency_model *m, const struct latency_load *load,
+                     const struct latency_measured *measured);
+
+/* 1 - |predicted - measured| / measured; never below 0. */
+double latency_accuracy(double predicted_ns, double measured_ns);
+
+/* A worker's job over that many KV bytes. */
+double latency_job_ns(const struct latency_model *m, uint32_t worker, double kv_bytes);
+
+/* Most tokens of a chunk behind `before`, of at most n, that keep the sweep of load plus the chunk
+ * within budget_ns; 0 if not even one fits.  Binary search: the prediction grows with n. */
+uint32_t latency_chunk_within(const struct latency_model *m, const struct latency_load *load,
+                              uint32_t before, uint32_t n, double budget_ns);
+
+/* Least squares over samples (c, ns): ns = a * c + b, both >= 0.  n >= 2. */
+void latency_fit_line(const double *c, const double *ns, uint32_t n, double *a, double *b);
+
+/* The same with two regressors: ns = a * c + h * g + b. */
+void latency_fit_plane(const double *c, const double *g, const double *ns, uint32_t n, double *a,
+                       double *h, double *b);
+
+#endif
