@@ -42,7 +42,7 @@ int engine_page_open(struct engine_page *p, const char *dir, uint32_t engine_idx
 
     fill_spec(&spec, name, dir, engine_idx);
     rc = segment_attach(&p->segment, &spec, true, err);
-    if (rc == -ENOENT || rc == -ESTALE)
+    if (rc == -ENOENT || rc == -ESTALE || rc == -EAGAIN)
         rc = create(p, &spec, err);
     if (rc != 0)
         return rc;

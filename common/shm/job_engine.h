@@ -25,8 +25,8 @@ enum job_outcome {
     JOB_STALE     /* the slot holds no job of that generation */
 };
 
-/* A new engine: epoch must be higher than job_engine_last_epoch of every table it opened.  The
- * worker is rung, so that it acknowledges at once. */
+/* A new engine, once all its segments are open: epoch must be higher than job_engine_last_epoch of
+ * every table it opened.  The worker is rung, so that it acknowledges at once. */
 uint32_t job_engine_last_epoch(const struct job_table *t);
 void job_engine_raise_epoch(struct job_table *t, uint32_t epoch);
 

@@ -10,6 +10,7 @@
 #include "common/base/invariant.h"
 #include "common/base/process.h"
 
+enum { EPOCH_MAX = 0xffffff }; /* what a job's word can hold */
 enum { ROLE_TRIES = 100 }; /* an engine that reclaims holds the role for well below a millisecond */
 
 #define JOBS_BYTES_MAX (UINT64_C(1) << 40)
@@ -170,10 +171,14 @@ static int take_over(struct job_table *t, const struct segment_spec *spec,
 {
     int rc = attach_segment(t, spec, true, err);
 
-    if (rc == 0 && memcmp(&t->layout, wanted, sizeof *wanted) != 0) {
+    if (rc != 0)
+        return rc;
+    if (memcmp(&t->layout, wanted, sizeof *wanted) != 0)
         rc = error_set(err, -ESTALE, "%s: other slots, queries or widths", t->segment.path);
+    else if (atomic_load_explicit(&t->shared->requested_epoch, memory_order_acquire) >= EPOCH_MAX)
+        rc = error_set(err, -ESTALE, "%s: epochs are used up", t->segment.path);
+    if (rc != 0)
         segment_detach(&t->segment);
-    }
     return rc;
 }
 

@@ -30,7 +30,9 @@ int job_worker_complete(struct job_table *t, const struct job *job, uint64_t sta
                         uint64_t end_ns, int status);
 
 /* Call when no thread touches a job of this table.  True: the engine had raised the epoch; it is
- * acknowledged now, and everything handed out before is void. */
+ * acknowledged now, and everything handed out before is void.  A new engine opens (perhaps makes
+ * anew) arena and directory before it raises the epoch: attach again to what is not current any
+ * more (segment_is_current) before acknowledging, or the next jobs go to the old memory. */
 bool job_worker_ack_epoch(struct job_table *t);
 
 /* Has the engine raised the epoch? Then stop taking jobs, let the running ones end, acknowledge. */
