@@ -12,3 +12,6 @@ foreach(isa ref avx2 avx512)
   set_tests_properties(test_device_cpu_${isa} PROPERTIES LABELS fast SKIP_RETURN_CODE 77 TIMEOUT 300
     ENVIRONMENT OMNI_ISA=${isa})
 endforeach()
+
+# Engine and workers as threads of one process.
+omni_test(test_engine fast LIBS omni_engine omni_attnd SOURCES test_engine.c engine_fixture.c)

@@ -1,0 +1,371 @@
+/* The engine with its workers in one process: the same tokens wherever attention ran, whoever was
+ * held back, dropped or cancelled; and nothing is held when all have ended. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine_fixture.h"
+
+enum { N_BE = 8, N_LS = 2, N = N_BE + N_LS, N_OUTPUT = 24, PROMPT_MAX = 960 };
+
+static struct engine_group group;
+static uint32_t expected[N][N_OUTPUT]; /* of each request, served alone on the device */
+
+/* ---- The load -------------------------------------------------------------------------------- */
+
+/* Requests 0..7 are best effort, the others latency-sensitive; every second one is drawn. */
+static uint32_t make_prompt(uint32_t i, uint32_t n, uint32_t *tokens)
+{
+    for (uint32_t k = 0; k < n; k++)
+        tokens[k] = (i * 31 + k * k * 7 + k) % 256;
+    return n;
+}
+
+static void submit(uint32_t i)
+{
+    uint32_t tokens[PROMPT_MAX], n = make_prompt(i, 40 + i * 9, tokens);
+
+    group_submit(&group, i, i < N_BE ? 1 : 0, tokens, n, N_OUTPUT, i % 2 * (i + 100));
+    assert_true(group.requests[i].accepted);
+}
+
+static void submit_all(void)
+{
+    for (uint32_t i = 0; i < N; i++)
+        submit(i);
+}
+
+static void assert_tokens(uint32_t i)
+{
+    assert_int_equal(group.requests[i].done.reason, FINISH_LENGTH);
+    assert_int_equal(group.requests[i].n_tokens, N_OUTPUT);
+    assert_memory_equal(group.requests[i].tokens, expected[i], sizeof expected[i]);
+}
+
+static uint64_t stat(enum engine_stat which)
+{
+    return group.stats[which];
+}
+
+/* ---- Runs ------------------------------------------------------------------------------------ */
+
+static void init(const char *const *settings)
+{
+    struct model_random_options model = model_random_defaults();
+
+    group_init(&group, &model);
+    for (; *settings != NULL; settings++)
+        group_set(&group, *settings);
+}
+
+/* All requests at once under these settings; their tokens are those of each alone. */
+static void run(const char *const *settings)
+{
+    init(settings);
+    group_start(&group);
+    submit_all();
+    group_wait(&group, group_all_ended, N);
+    group_stop(&group);
+    for (uint32_t i = 0; i < N; i++)
+        assert_tokens(i);
+    for (uint32_t i = N_BE; i < N; i++)
+        assert_int_equal(group.requests[i].done.worker_tokens, 0);
+}
+
+static int each_alone(void **state)
+{
+    static const char *const settings[] = {"engine.offload=never", NULL};
+
+    (void)state;
+    init(settings);
+    group_start(&group);
+    for (uint32_t i = 0; i < N; i++) {
+        submit(i);
+        group_wait(&group, group_has_ended, i);
+        assert_int_equal(group.requests[i].n_tokens, N_OUTPUT);
+        memcpy(expected[i], group.requests[i].tokens, sizeof expected[i]);
+    }
+    group_stop(&group);
+    return 0;
+}
+
+static void test_never(void **state)
+{
+    static const char *const settings[] = {"engine.offload=never", NULL};
+
+    (void)state;
+    run(settings);
+    assert_int_equal(stat(ENGINE_STAT_TOKENS_WORKER), 0);
+    assert_int_equal(stat(ENGINE_STAT_TOKENS_DEVICE), N * N_OUTPUT);
+    assert_int_equal(stat(ENGINE_STAT_FINISHED), N);
+}
+
+/* The first token comes from the prefill; all others of best effort from workers. */
+static void assert_all_went_out(void)
+{
+    for (uint32_t i = 0; i < N_BE; i++)
+        assert_int_equal(group.requests[i].done.worker_tokens, N_OUTPUT - 1);
+    assert_int_equal(stat(ENGINE_STAT_COPIES_OUT), N_BE);
+    assert_int_equal(stat(ENGINE_STAT_JOBS_POSTED), N_BE * (N_OUTPUT - 1) * 6);
+    assert_int_equal(stat(ENGINE_STAT_JOBS_RIDDEN) + stat(ENGINE_STAT_JOBS_PARKED),
+                     stat(ENGINE_STAT_JOBS_POSTED));
+    assert_int_equal(stat(ENGINE_STAT_JOBS_FAILED), 0);
+    assert_int_equal(stat(ENGINE_STAT_RECOMPUTED), 0);
+}
+
+static void test_always_with_one_two_and_three_workers(void **state)
+{
+    static const char *const workers[] = {"group.n_workers=1", "group.n_workers=2",
+                                          "group.n_workers=3"};
+
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        const char *const settings[] = {"engine.offload=always", workers[i], NULL};
+        run(settings);
+        assert_all_went_out();
+    }
+}
+
+static void test_always_with_few_returned_rows_and_slots(void **state)
+{
+    static const char *const settings[] = {"engine.offload=always", "engine.p_max=1",
+                                           "worker.n_q_max=1", "worker.slots=3", NULL};
+
+    (void)state;
+    run(settings);
+    assert_all_went_out();
+}
+
+static void test_always_with_layer_groups(void **state)
+{
+    static const char *const settings[] = {"engine.offload=always", "engine.layer_groups=2",
+                                           "group.n_workers=2", NULL};
+
+    (void)state;
+    run(settings);
+    assert_all_went_out();
+}
+
+static void test_always_with_held_results(void **state)
+{
+    static const char *const settings[] = {"engine.offload=always", NULL};
+
+    (void)state;
+    assert_int_equal(setenv("OMNI_EXCHANGE_DELAY", "9", 1), 0);
+    run(settings);
+    assert_int_equal(unsetenv("OMNI_EXCHANGE_DELAY"), 0);
+    assert_all_went_out();
+    assert_true(stat(ENGINE_STAT_JOBS_RIDDEN) > 0);
+    assert_true(stat(ENGINE_STAT_JOBS_PARKED) > 0);
+}
+
+/* The pool holds about half of the load: some go out, and come back when there is room. */
+static void test_auto(void **state)
+{
+    static const char *const settings[] = {"engine.offload=auto", "engine.kv_blocks=24", NULL};
+
+    (void)state;
+    run(settings);
+    assert_true(stat(ENGINE_STAT_COPIES_OUT) > 0);
+    assert_true(stat(ENGINE_STAT_TOKENS_WORKER) > 0);
+}
+
+/* Oldest resident back in: it starts when the others are gone. */
+static void test_auto_brings_back(void **state)
+{
+    static const char *const settings[] = {"engine.offload=auto", "engine.kv_blocks=20",
+                                           "engine.auto_free_pct=20", NULL};
+
+    (void)state;
+    run(settings);
+    assert_true(stat(ENGINE_STAT_COPIES_IN) > 0);
+}
+
+/* ---- Little memory --------------------------------------------------------------------------- */
+
+/* Best effort holds all blocks when the latency-sensitive ones come. */
+static void test_best_effort_yields(void **state)
+{
+    static const char *const settings[] = {"engine.offload=never", "engine.kv_blocks=12", NULL};
+
+    (void)state;
+    init(settings);
+    group_start(&group);
+    for (uint32_t i = 0; i < N_BE; i++)
+        submit(i);
+    group_wait(&group, group_has_begun, 1);
+    for (uint32_t i = N_BE; i < N; i++)
+        submit(i);
+    group_wait(&group, group_all_ended, N);
+    group_stop(&group);
+    for (uint32_t i = 0; i < N; i++)
+        assert_tokens(i);
+    assert_true(stat(ENGINE_STAT_YIELDS) > 0);
+    assert_true(stat(ENGINE_STAT_RECOMPUTED) > 0);
+}
+
+/* ---- Cancelled ------------------------------------------------------------------------------- */
+
+static bool is_resident(const struct engine_group *g, uint32_t n)
+{
+    return g->state.offloaded == n;
+}
+
+/* Ended, and not free: their slots and blocks are still named by jobs. */
+static bool is_draining(const struct engine_group *g, uint32_t n)
+{
+    return stats_get(&g->engine.stats, ENGINE_STAT_DRAINING) == n;
+}
+
+/* The workers stand still with jobs in hand: the answer comes at once, the memory when they move
+ * again, and the others do not notice. */
+static void test_cancel_while_jobs_are_out(void **state)
+{
+    static const char *const settings[] = {"engine.offload=always", "group.n_workers=2", NULL};
+
+    (void)state;
+    init(settings);
+    group_start(&group);
+    atomic_store(&group.hold_workers, true);
+    submit_all();
+    group_wait(&group, is_resident, N_BE);
+    for (uint32_t i = 0; i < N_BE; i += 2)
+        group_cancel(&group, i);
+    for (uint32_t i = 0; i < N; i++) {
+        if (i >= N_BE || i % 2 == 0)
+            group_wait(&group, group_has_ended, i);
+    }
+    group_wait(&group, is_draining, N_BE / 2);
+    atomic_store(&group.hold_workers, false);
+    group_wait(&group, group_all_ended, N);
+    group_stop(&group);
+    for (uint32_t i = 0; i < N; i++) {
+        if (i >= N_BE || i % 2 != 0)
+            assert_tokens(i);
+        else
+            assert_int_equal(group.requests[i].done.reason, FINISH_CANCELLED);
+    }
+    assert_int_equal(stat(ENGINE_STAT_CANCELLED), N_BE / 2);
+}
+
+/* ---- Copies beside sweeps, shared blocks, refusals ------------------------------------------- */
+
+/* Wide heads make a KV of 28 MB, whose copy takes much longer than a sweep of one row. */
+static void test_sweeps_end_during_copies(void **state)
+{
+    struct model_random_options model = model_random_defaults();
+    uint32_t tokens[PROMPT_MAX];
+
+    (void)state;
+    model.k_width = model.v_width = 256;
+    group_init(&group, &model);
+    group_set(&group, "engine.offload=always");
+    group_set(&group, "engine.kv_type=f32");
+    group_set(&group, "engine.kv_blocks=40");
+    group_set(&group, "worker.arena_mb=32");
+    group_start(&group);
+    uint32_t n = make_prompt(9, 40, tokens);
+    group_submit(&group, 1, 0, tokens, n, GROUP_OUTPUT_MAX, 0);
+    n = make_prompt(0, PROMPT_MAX, tokens);
+    group_submit(&group, 0, 1, tokens, n, 4, 0);
+    group_wait(&group, group_all_ended, 2);
+    group_stop(&group);
+    printf("sweeps_in_copy=%llu copied_blocks=%llu\n",
+           (unsigned long long)stat(ENGINE_STAT_SWEEPS_IN_COPY),
+           (unsigned long long)stat(ENGINE_STAT_COPIED_BLOCKS));
+    assert_int_equal(stat(ENGINE_STAT_COPIES_OUT), 1);
+    assert_true(stat(ENGINE_STAT_SWEEPS_IN_COPY) >= 1);
+}
+
+/* Four requests share their first 70 tokens: two full blocks, on the device and in the arena. */
+static void submit_sharing(uint32_t i)
+{
+    uint32_t tokens[PROMPT_MAX], n = make_prompt(3, 70 + 5 * i, tokens);
+
+    for (uint32_t k = 70; k < n; k++)
+        tokens[k] = (tokens[k] + i) % 256;
+    group_submit(&group, i, 1, tokens, n, N_OUTPUT, i);
+}
+
+static void run_sharing(const char *offload, bool together, uint32_t out[4][N_OUTPUT])
+{
+    const char *const settings[] = {offload, NULL};
+
+    init(settings);
+    group_start(&group);
+    submit_sharing(0);
+    /* The others find the blocks of the first one while it is there. */
+    group_wait(&group, together ? group_has_begun : group_has_ended, 0);
+    for (uint32_t i = 1; i < 4; i++) {
+        submit_sharing(i);
+        if (!together)
+            group_wait(&group, group_has_ended, i);
+    }
+    group_wait(&group, group_all_ended, 4);
+    group_stop(&group);
+    for (uint32_t i = 0; i < 4; i++)
+        memcpy(out[i], group.requests[i].tokens, sizeof out[i]);
+}
+
+static void test_shared_prefixes(void **state)
+{
+    uint32_t alone[4][N_OUTPUT], together[4][N_OUTPUT];
+
+    (void)state;
+    run_sharing("engine.offload=never", false, alone);
+    assert_int_equal(stat(ENGINE_STAT_SHARED_BLOCKS), 0);
+    run_sharing("engine.offload=never", true, together);
+    assert_memory_equal(together, alone, sizeof alone);
+    assert_true(stat(ENGINE_STAT_SHARED_BLOCKS) >= 2);
+    run_sharing("engine.offload=always", true, together);
+    assert_memory_equal(together, alone, sizeof alone);
+    assert_true(stat(ENGINE_STAT_SHARED_BLOCKS) >= 2);
+}
+
+static void assert_refused(uint32_t class_idx, uint32_t n, uint32_t max_tokens,
+                           enum error_code code)
+{
+    uint32_t tokens[PROMPT_MAX];
+
+    make_prompt(1, n, tokens);
+    tokens[n > 0 ? n - 1 : 0] = n == 3 ? UINT32_MAX : 1;
+    group_submit(&group, 0, class_idx, tokens, n, max_tokens, 0);
+    assert_false(group.requests[0].accepted);
+    assert_int_equal(group.requests[0].code, code);
+}
+
+static void test_refusals(void **state)
+{
+    static const char *const settings[] = {"engine.offload=never", "engine.kv_blocks=8", NULL};
+
+    (void)state;
+    init(settings);
+    group_start(&group);
+    assert_refused(1, 0, 4, ERROR_BAD_REQUEST);
+    assert_refused(1, 3, 4, ERROR_BAD_REQUEST); /* an id beyond the vocabulary */
+    assert_refused(2, 4, 4, ERROR_BAD_REQUEST); /* a class that is not configured */
+    assert_refused(1, 900, 125, ERROR_TOO_LONG);
+    assert_refused(0, 250, 100, ERROR_NO_CAPACITY);
+    group_stop(&group);
+    assert_int_equal(stat(ENGINE_STAT_REFUSED), 5);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_never),
+        cmocka_unit_test(test_always_with_one_two_and_three_workers),
+        cmocka_unit_test(test_always_with_few_returned_rows_and_slots),
+        cmocka_unit_test(test_always_with_layer_groups),
+        cmocka_unit_test(test_always_with_held_results),
+        cmocka_unit_test(test_auto),
+        cmocka_unit_test(test_auto_brings_back),
+        cmocka_unit_test(test_best_effort_yields),
+        cmocka_unit_test(test_cancel_while_jobs_are_out),
+        cmocka_unit_test(test_sweeps_end_during_copies),
+        cmocka_unit_test(test_shared_prefixes),
+        cmocka_unit_test(test_refusals),
+    };
+
+    return cmocka_run_group_tests(tests, each_alone, NULL);
+}
