@@ -16,7 +16,9 @@ enum {
     CLIENT_TICK_MS = 100, /* how often the thread looks for a connection that has gone */
     /* Silence before the router counts as lost: the bound of 2 s less the tick. */
     CLIENT_SILENCE_MS = 1800,
-    CLIENT_PROBE_MS = 300, /* to see whether a closed session had a living router */
+    /* To see whether a closed session had a living router, which may be busy: the bound of 2 s less
+     * the tick and some room.  A dead one refuses at once. */
+    CLIENT_PROBE_MS = 1500,
 };
 
 /* A received message, decoded in place: bytes is nanomsg's, the arrays are behind the node. */

@@ -13,7 +13,10 @@
 #include "common/base/clock.h"
 #include "proto/client_private.h"
 
-enum { BATCH_MAX = 64 }; /* messages taken in before pings and the application get their turn */
+enum {
+    BATCH_MAX = 64, /* messages taken in before pings and the application get their turn */
+    STALL_MS = 500, /* a turn that begins so late: this process itself was stopped */
+};
 
 struct turn {
     struct client *c;
@@ -57,7 +60,8 @@ static void lose_connection(struct turn *t)
 
     if (t->has_last_word)
         lose(t, t->last_word, t->last_text);
-    else if (client_handshake(c->url, c->name, CLIENT_PROBE_MS, &info, ignored, NULL) != 0)
+    else if (!wire_is_listening(c->url) ||
+             client_handshake(c->url, c->name, CLIENT_PROBE_MS, &info, ignored, NULL) != 0)
         lose(t, ERROR_ROUTER_LOST, "the router is gone");
     else if (info.epoch != c->info.epoch)
         lose(t, ERROR_ROUTER_LOST, "the router was restarted");
@@ -207,6 +211,17 @@ static bool should_end(struct client *c)
     return end;
 }
 
+/* Whoever did not run has heard nothing of anybody: a router that was stopped along with us gets a
+ * fresh lease. */
+static void begin_turn(struct turn *t)
+{
+    const uint64_t now_ns = clock_now_ns();
+
+    if (now_ns - t->now_ns > STALL_MS * NS_PER_MS)
+        t->heard_ns = now_ns;
+    t->now_ns = now_ns;
+}
+
 void *client_thread_main(void *client)
 {
     struct client *c = client;
@@ -216,7 +231,7 @@ void *client_thread_main(void *client)
     t.heard_ns = t.now_ns;
     while (!should_end(c)) {
         wait_for_work(c, backlog);
-        t.now_ns = clock_now_ns();
+        begin_turn(&t);
         receive(&t);
         backlog = ping_and_flush(&t);
         check_alive(&t);

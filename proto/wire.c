@@ -7,7 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #define IPC "ipc://"
@@ -63,6 +65,24 @@ int wire_url_check(const char *url)
     if (strncmp(url, TCP, strlen(TCP)) == 0 && url[strlen(TCP)] != '\0')
         return strlen(url) < WIRE_URL_BYTES ? 0 : -ENAMETOOLONG;
     return -EINVAL;
+}
+
+bool wire_is_listening(const char *url)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+
+    if (strncmp(url, IPC, strlen(IPC)) != 0 || wire_url_check(url) != 0)
+        return true;
+    int sock = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+    if (sock < 0)
+        return true;
+    strcpy(address.sun_path, url + strlen(IPC));
+    bool refused = connect(sock, (struct sockaddr *)&address, sizeof address) != 0 &&
+                   (errno == ECONNREFUSED || errno == ENOENT);
+
+    close(sock);
+    return !refused;
 }
 
 /* ---- Sockets ----------------------------------------------------------------------------------

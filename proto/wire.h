@@ -37,6 +37,10 @@ int wire_url_router(char out[WIRE_URL_BYTES], const char *run_dir, const char *g
 /* -ENAMETOOLONG or -EINVAL (neither ipc:// nor tcp://) for addresses nanomsg would not survive. */
 int wire_url_check(const char *url);
 
+/* False if it is certain that nobody listens at an ipc address (no such file, or one whose process
+ * has died); does not block, and disturbs nobody. */
+bool wire_is_listening(const char *url);
+
 /* Bind: the socket file gets mode 0600 (umask 0177 meanwhile, for the whole process); a file left
  * by a dead process is replaced.  -EADDRINUSE where a living one listens. */
 int wire_pair_bind(const char *url);

@@ -1,36 +1,24 @@
 /* omni clean - removes what a killed group left: segments that no process maps, sockets that no
  * process listens on.  What is in use stays. */
 #include <dirent.h>
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "common/shm/segment.h"
 #include "proto/cli/commands.h"
 #include "proto/cli/group.h"
 
-/* A bound socket whose process died refuses the connection. */
 static bool is_stale_socket(const char *path)
 {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    char url[WIRE_URL_BYTES];
     struct stat st;
 
-    if (lstat(path, &st) != 0 || !S_ISSOCK(st.st_mode) || strlen(path) >= sizeof address.sun_path)
+    if (lstat(path, &st) != 0 || !S_ISSOCK(st.st_mode) || strlen(path) > WIRE_PATH_BYTES_MAX)
         return false;
-    memcpy(address.sun_path, path, strlen(path) + 1);
-    int sock = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-
-    if (sock < 0)
-        return false;
-    bool refused =
-        connect(sock, (struct sockaddr *)&address, sizeof address) != 0 && errno == ECONNREFUSED;
-
-    close(sock);
-    return refused;
+    snprintf(url, sizeof url, "ipc://%.*s", WIRE_PATH_BYTES_MAX, path);
+    return !wire_is_listening(url);
 }
 
 static uint32_t clean_sockets(const char *dir)

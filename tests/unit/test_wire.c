@@ -82,11 +82,15 @@ static void test_stale_socket_is_replaced(void **state)
     unlink(path);
     assert_int_equal(bind(stale, (struct sockaddr *)&address, sizeof address), 0);
     close(stale);
+    assert_false(wire_is_listening(url));
     int sock = wire_rep_bind(url);
 
     assert_true(sock >= 0);
+    for (int i = 0; i < 100; i++)
+        assert_true(wire_is_listening(url)); /* and the socket stands it */
     assert_int_equal(wire_rep_bind(url), -EADDRINUSE);
     wire_close(sock);
+    assert_false(wire_is_listening(url));
 }
 
 static void test_connections_tell_a_gone_peer(void **state)
