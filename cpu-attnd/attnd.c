@@ -130,6 +130,10 @@ static void acknowledge_epochs(struct attnd *a)
 
         if (!l->attached || !job_worker_epoch_raised(&l->table))
             continue;
+        if (!link_is_current(l)) { /* acknowledged by attaching to what the new engine made */
+            a->next_look_ns = 0;
+            continue;
+        }
         job_order_drop_link(&a->order, i);
         if (job_worker_ack_epoch(&l->table)) {
             stats_add(&a->stats, ATTND_STAT_EPOCHS, 1);
