@@ -101,6 +101,11 @@ class Group:
             for section, lines in sections.items():
                 file.write(f"[{section}]\n" + "".join(lines))
 
+    @property
+    def run_dir(self):
+        """Folder of this group's sockets."""
+        return os.path.join(self.dir, "run", self.name)
+
     # ---- programs ----
 
     def programs(self):
@@ -138,7 +143,9 @@ class Group:
                 if process.poll() is not None:
                     raise AssertionError(f"{name} ended with {process.returncode}\n{self.log(name)}")
             status = group_probe.status_of(omni, self.config)
-            return not group_probe.missing_parts(status, 1, self.n_workers)
+            # Just after a kill the router may still show the engine that was.
+            return (not group_probe.missing_parts(status, 1, self.n_workers) and
+                    status["engines"][0]["pid"] == self.running["engine-0"].pid)
         wait_until(ready, seconds, "group ready")
 
     def log(self, name, lines=20):
