@@ -18,6 +18,7 @@ enum {
     CONTROL_OUTBOX_BYTES = 8 << 20,                      /* the tokens of thousands of sweeps */
     CONTROL_ARENA_BYTES = MESSAGE_BYTES_MAX + (1 << 20), /* prompts are the largest arrays */
     CONTROL_TICK_MS = 100,
+    CONTROL_STALL_MS = 500, /* a turn that begins so late: this thread itself was stopped */
 };
 
 struct control {
@@ -36,7 +37,7 @@ struct control {
     /* control thread */
     void *arena_memory;
     uint64_t router_epoch; /* 0 = none met */
-    uint64_t heard_ns, pinged_ns;
+    uint64_t heard_ns, pinged_ns, turned_ns;
 };
 
 /* ---- Sending --------------------------------------------------------------------------------- */
@@ -200,6 +201,11 @@ static void tick(struct control *c)
 {
     uint64_t now = clock_now_ns();
 
+    /* Whoever did not run has heard nothing of anybody: a router that was stopped along with us
+     * gets a fresh lease. */
+    if (now - c->turned_ns > CONTROL_STALL_MS * NS_PER_MS)
+        c->heard_ns = now;
+    c->turned_ns = now;
     if (now - c->pinged_ns >= WIRE_PING_MS * NS_PER_MS && outbox_is_empty(c)) {
         send_ping_or_pong(c, MESSAGE_PING);
         c->pinged_ns = now;
@@ -250,7 +256,7 @@ int control_create(struct control **out, const struct control_config *config, st
         return error_set(err, -ENOMEM, "no memory for the control thread");
     c->config = *config;
     c->sock = c->wake_fd = -1;
-    c->heard_ns = clock_now_ns();
+    c->heard_ns = c->turned_ns = clock_now_ns();
     pthread_mutex_init(&c->lock, NULL);
     c->outbox_memory = malloc(CONTROL_OUTBOX_BYTES);
     c->arena_memory = malloc(CONTROL_ARENA_BYTES);
