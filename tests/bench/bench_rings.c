@@ -30,7 +30,14 @@
 #include "common/shm/job_worker.h"
 #include "common/topology/topology.h"
 
-enum { N_SLOTS = 400, N_COUNTS = 3, N_LAYERS = 32, ROUNDS_MAX = 100000, WARM_UP = 50 };
+enum {
+    N_SLOTS = 400,
+    N_COUNTS = 3,
+    N_LAYERS = 32,
+    ROUNDS_MAX = 100000,
+    WARM_UP = 50,
+    PINGS = 2000
+};
 static const uint32_t counts[N_COUNTS] = {1, 64, N_SLOTS};
 
 enum step { PUSH, TAKE, BACK, POP, COPY_IN, COPY_OUT, N_STEPS };
@@ -61,6 +68,7 @@ struct bench {
     uint64_t step_at; /* meetings so far */
     uint32_t generation[N_SLOTS];
     double *samples[N_STEPS]; /* [rounds], microseconds */
+    double ping_ns;           /* a line there and back: what the machine charges for any of this */
     double median[N_COUNTS][N_STEPS], p99[N_COUNTS][N_STEPS];
     size_t in_bytes, out_bytes; /* payload of one job */
     uint8_t *local;             /* the engine's own memory, source and target of the copies */
@@ -146,8 +154,12 @@ static void worker_main(struct bench *b)
     invariant(engine_page_attach(&page, b->dir, 0, &err) == 0);
     invariant(job_table_attach(&b->table, b->dir, 0, 0, &page.shared->done_bell, &err) == 0);
     invariant(!job_worker_next(&b->table, jobs)); /* the scan of the attach ends */
-    say(&m->worker_at, 1);
-    for (uint64_t at = 1;; at += 2) {
+    for (uint64_t at = 1; at <= PINGS; at++) {
+        say(&m->worker_at, at);
+        wait_for(&m->engine_at, at);
+    }
+    say(&m->worker_at, PINGS + 1);
+    for (uint64_t at = PINGS + 1;; at += 2) {
         wait_for(&m->engine_at, at); /* posted */
         if (m->n == 0)
             break;
@@ -243,6 +255,24 @@ static int compare_doubles(const void *a, const void *b)
     double x = *(const double *)a, y = *(const double *)b;
 
     return (x > y) - (x < y);
+}
+
+static void measure_ping(struct bench *b)
+{
+    double *ns = b->samples[PUSH];
+    uint32_t n = b->rounds < PINGS ? b->rounds : PINGS;
+
+    wait_for(&b->meeting->worker_at, 1);
+    for (uint64_t at = 1; at <= PINGS; at++) {
+        uint64_t start = clock_now_ns();
+
+        say(&b->meeting->engine_at, at);
+        wait_for(&b->meeting->worker_at, at + 1);
+        ns[at % n] = (double)(clock_now_ns() - start);
+    }
+    qsort(ns, n, sizeof *ns, compare_doubles);
+    b->ping_ns = ns[n / 2];
+    b->step_at = PINGS;
 }
 
 static void run_rounds(struct bench *b, uint32_t c, bool with_payload)
@@ -350,6 +380,7 @@ static double gb_per_s(const struct bench *b, uint32_t c, enum step s)
 
 static void print_table(const struct bench *b)
 {
+    printf("a cache line there and back: %.0f ns\n", b->ping_ns);
     printf("indices, states and done words; microseconds, median (p99) of %u rounds\n", b->rounds);
     printf("%6s %18s %18s %18s %18s\n", "jobs", "push", "take", "back", "pop");
     for (uint32_t c = 0; c < N_COUNTS; c++) {
@@ -375,9 +406,10 @@ static int write_json(const struct bench *b)
     fprintf(f,
             "{\"title\": \"job table between two processes\", \"x_label\": \"jobs\", "
             "\"y_label\": \"microseconds, median\", \"log_x\": true, \"log_y\": true,\n"
-            " \"rounds\": %u, \"cpus\": [%d, %d], \"in_bytes\": %zu, \"out_bytes\": %zu,\n"
+            " \"rounds\": %u, \"ping_ns\": %.0f, \"cpus\": [%d, %d], \"in_bytes\": %zu, "
+            "\"out_bytes\": %zu,\n"
             " \"series\": [",
-            b->rounds, b->cpus[0], b->cpus[1], b->in_bytes, b->out_bytes);
+            b->rounds, b->ping_ns, b->cpus[0], b->cpus[1], b->in_bytes, b->out_bytes);
     for (enum step s = PUSH; s < N_STEPS; s++)
         fprintf(f, "%s\n  {\"name\": \"%s\", \"x\": [%u, %u, %u], \"y\": [%.3f, %.3f, %.3f]}",
                 s == PUSH ? "" : ",", step_names[s], counts[0], counts[1], counts[2],
@@ -421,9 +453,9 @@ static bool summary(const struct bench *b)
     const double *one = b->median[0], *some = b->median[1], *all = b->median[2];
 
     printf("push400_us=%.2f pop400_us=%.2f push64_us=%.2f pop64_us=%.2f push1_us=%.2f "
-           "pop1_us=%.2f copy_in_gb_s=%.2f copy_out_gb_s=%.2f\n",
+           "pop1_us=%.2f copy_in_gb_s=%.2f copy_out_gb_s=%.2f ping_ns=%.0f\n",
            all[PUSH], all[POP], some[PUSH], some[POP], one[PUSH], one[POP], gb_per_s(b, 2, COPY_IN),
-           gb_per_s(b, 2, COPY_OUT));
+           gb_per_s(b, 2, COPY_OUT), b->ping_ns);
     return b->limit_us == 0 || (all[PUSH] <= b->limit_us && all[POP] <= b->limit_us);
 }
 
@@ -451,7 +483,7 @@ static int measure(struct bench *b)
     if (pid == 0)
         worker_main(b);
     pin(b->cpus[0]);
-    wait_for(&b->meeting->worker_at, 1);
+    measure_ping(b);
     for (uint32_t c = 0; c < N_COUNTS; c++) {
         run_rounds(b, c, false);
         run_rounds(b, c, true);
