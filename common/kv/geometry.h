@@ -58,7 +58,7 @@ struct kv_layer {
     uint32_t v_token_stride;
     uint32_t k_scale_off; /* KV_TYPE_I8: float [n_kv_heads][block_tokens] of K scales; else 0 */
     uint32_t v_scale_off;
-    uint32_t reserved[2];
+    uint32_t reserved[3];
 };
 static_assert(sizeof(struct kv_layer) == 72, "kv_layer is shared between processes");
 
