@@ -283,6 +283,23 @@ static int open_control(struct engine *e, struct error *err)
     return control_create(&e->control, &config, err);
 }
 
+/* Said once: small pages cost reads, a foreign node costs more. */
+static void warn_of_memory(const struct engine *e, uint32_t w)
+{
+    const struct engine_worker *worker = &e->workers[w];
+    int node = e->plan.worker[w].node;
+
+    if (worker->huge_bytes < worker->arena_bytes / 2)
+        log_warn(
+            "arena_small_pages",
+            "worker=%u huge_bytes=%llu arena_bytes=%llu remedy=\"shm.dir on hugetlbfs, or on a "
+            "tmpfs mounted with huge=always\"",
+            w, (unsigned long long)worker->huge_bytes, (unsigned long long)worker->arena_bytes);
+    if (node >= 0 && e->shm->arenas[w].segment.bound_node != node)
+        log_warn("arena_not_bound", "worker=%u node=%d remedy=\"allow mbind in the container\"", w,
+                 node);
+}
+
 static void set_totals(struct engine *e)
 {
     uint64_t huge = 0;
@@ -293,6 +310,7 @@ static void set_totals(struct engine *e)
         e->workers[w].arena_bytes = segment->bytes;
         e->workers[w].huge_bytes = segment_huge_bytes(segment);
         huge += e->workers[w].huge_bytes;
+        warn_of_memory(e, w);
     }
     stats_set(&e->stats, ENGINE_STAT_ARENA_HUGE, huge);
 }

@@ -13,7 +13,7 @@
 
 /* clang-format off */
 #define CONFIG_TABLE_GROUP(X)                                                                      \
-    X(group, name, STRING, "default", 1, 32, "",                                                   \
+    X(group, name, STRING, "omni", 1, 32, "",                                                      \
       "name of the group; two groups of different names share nothing")                            \
     X(group, n_engines, U32, "1", 1, 8, "", "engines: one per model replica")                      \
     X(group, n_workers, U32, "1", 0, 16, "", "attention workers: one per NUMA node as a rule")     \
