@@ -193,6 +193,23 @@ void fixture_add(struct device_fixture *f, struct fixture_request *r, uint32_t n
     add_rows(f, r, n);
 }
 
+void fixture_add_each(struct device_fixture *f, struct fixture_request *r, uint32_t n)
+{
+    uint32_t n_kv = r->n_kv;
+
+    for (uint32_t i = 0; i < n; i++) {
+        add_rows(f, r, 1);
+        f->seqs[f->n_seqs - 1].sample = 1;
+        r->n_kv++;
+    }
+    r->n_kv = n_kv;
+}
+
+const float *fixture_logits(const struct device_fixture *f, uint32_t i)
+{
+    return f->device->buffers.logits + (size_t)i * f->model->n_vocab;
+}
+
 void fixture_add_filler(struct device_fixture *f, uint32_t which, uint32_t n)
 {
     if (n == 0)
@@ -242,10 +259,8 @@ static void note_common(struct device_fixture *f)
     }
 }
 
-static void note_token(struct fixture_request *r, const struct device_token *token)
+static void note_token(struct fixture_request *r, uint32_t pos, const struct device_token *token)
 {
-    uint32_t pos = r->n_kv;
-
     assert_int_equal(token->error, 0);
     r->sampled[pos] = token->token;
     r->logprob[pos] = token->logprob;
@@ -264,7 +279,7 @@ static void note_offloaded(struct device_fixture *f, const struct device_token *
     r->n_kv += n_q;
     r->n_ridden += token->n_ridden;
     r->n_parked += token->n_parked;
-    note_token(r, token);
+    note_token(r, r->n_kv, token);
 }
 
 static void submit(struct device_fixture *f)
@@ -295,7 +310,8 @@ uint32_t fixture_sweep(struct device_fixture *f)
             note_offloaded(f, &done.out[i]);
             n_offloaded++;
         } else {
-            note_token(f->members[done.out[i].source], &done.out[i]);
+            const struct device_seq *seq = &f->seqs[done.out[i].source];
+            note_token(f->members[done.out[i].source], seq->pos + seq->n_rows, &done.out[i]);
         }
     }
     f->n_seqs = f->n_enters = f->n_rows = 0;

@@ -94,6 +94,10 @@ void fixture_rewind(struct fixture_request *r, uint32_t n_kv, uint32_t n_tokens)
 
 /* The request's next n rows; the last one is sampled when it is the last known token. */
 void fixture_add(struct device_fixture *f, struct fixture_request *r, uint32_t n);
+/* The same n rows, each sampled: to see the logits of all of them. */
+void fixture_add_each(struct device_fixture *f, struct fixture_request *r, uint32_t n);
+/* Logits of the i-th sampled sequence of the last sweep, if it sampled at most CPU_LOGIT_ROWS. */
+const float *fixture_logits(const struct device_fixture *f, uint32_t i);
 /* n rows of somebody else (which: 0 or 1, once each per sweep). */
 void fixture_add_filler(struct device_fixture *f, uint32_t which, uint32_t n);
 /* All known tokens that are not computed enter as one offloaded row. */

@@ -15,3 +15,7 @@ endforeach()
 
 # Engine and workers as threads of one process.
 omni_test(test_engine fast LIBS omni_engine omni_attnd SOURCES test_engine.c engine_fixture.c)
+
+# Against llama.cpp's numbers; skipped without the demo model.
+omni_test(test_golden fast LIBS omni_engine PkgConfig::JANSSON SOURCES test_golden.c ${device_fixture} TIMEOUT 300)
+target_compile_definitions(test_golden PRIVATE OMNI_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
