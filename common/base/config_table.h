@@ -8,7 +8,7 @@
 #ifndef OMNI_COMMON_BASE_CONFIG_TABLE_H
 #define OMNI_COMMON_BASE_CONFIG_TABLE_H
 
-#define CONFIG_TABLE(X) \
+#define CONFIG_TABLE(X)                                                                            \
     CONFIG_TABLE_GROUP(X) CONFIG_TABLE_ENGINE(X) CONFIG_TABLE_WORKER(X) CONFIG_TABLE_ROUTER(X)
 
 /* clang-format off */

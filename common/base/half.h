@@ -77,5 +77,4 @@ static inline uint16_t float_to_half(float f)
     return (uint16_t)(sign | half_round_shift(mantissa, 126 - exponent));
 }
 
-
 #endif
