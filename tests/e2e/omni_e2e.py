@@ -46,12 +46,16 @@ def program(name):
     return path
 
 
-def demo_model():
-    """The real model, where ./tests/run or an earlier quickstart fetched it; else the test is skipped."""
+def demo_path():
+    """The real model, where ./tests/run or an earlier quickstart fetched it, or None."""
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     path = os.environ.get("OMNI_DEMO_MODEL") or os.path.join(
         cache, "omniserve/SmolLM2-135M-Instruct.Q4_1.gguf")
-    return path if os.path.isfile(path) else skip("no demo model (./tests/run fetches it)")
+    return path if os.path.isfile(path) else None
+
+
+def demo_model():
+    return demo_path() or skip("no demo model (./tests/run fetches it)")
 
 
 def wait_until(condition, seconds, what):
