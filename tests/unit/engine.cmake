@@ -19,3 +19,5 @@ omni_test(test_engine fast LIBS omni_engine omni_attnd SOURCES test_engine.c eng
 # Against llama.cpp's numbers; skipped without the demo model.
 omni_test(test_golden fast LIBS omni_engine PkgConfig::JANSSON SOURCES test_golden.c ${device_fixture} TIMEOUT 300)
 target_compile_definitions(test_golden PRIVATE OMNI_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+
+omni_test(test_seams fast LIBS omni_engine SOURCES test_seams.c ref_model.c ${device_fixture})
