@@ -132,7 +132,7 @@ static struct message failed_message(const struct request *r)
                             .error = {.has_id = true,
                                       .id = r->id,
                                       .code = r->end.code,
-                                      .message = str_of(r->end.message),
+                                      .message = text_clean(r->end.message),
                                       .retryable = r->end.retryable,
                                       .has_retry_after_ms = r->end.retry_after_ms > 0,
                                       .retry_after_ms = r->end.retry_after_ms}};
@@ -160,12 +160,23 @@ static void clean(struct router *router, struct session *s, uint64_t now_ns)
         if (has_output(r)) {
             deliver_mark(router, r);
         } else if (r->state == REQUEST_FINISHED) {
-            if (send_end(s, r, now_ns) < 0)
+            if (send_end(s, r, now_ns) == -ENOBUFS)
                 deliver_mark(router, r);
             else
                 lifecycle_detach(router, r);
         }
     }
+}
+
+/* What fails although the outbox is empty can never be sent: the session ends, so that its client
+ * knows, and can come back for the rest. */
+static void give_up(struct session *s, uint64_t now_ns)
+{
+    log_error("tokens_not_sent", "session=%u client=\"%s\" outbox_bytes=%zu", s->index, s->client,
+              s->pair.outbox.cap);
+    deliver_error(s, NULL, ERROR_SESSION_LOST, NULL, true, 0, "output does not fit into a message",
+                  now_ns);
+    session_begin_close(s, now_ns);
 }
 
 /* One message of tokens and what it completes.  False if nothing moved. */
@@ -177,8 +188,11 @@ static bool deliver_some(struct router *router, struct session *s, uint64_t now_
         const struct message m = {.type = MESSAGE_TOKENS,
                                   .tokens = {.items = {.data = router->items, .n = n_items}}};
 
-        if (pair_send(&s->pair, &m, now_ns) < 0)
+        if (pair_send(&s->pair, &m, now_ns) < 0) {
+            if (s->pair.outbox.n_messages == 0)
+                give_up(s, now_ns);
             return false;
+        }
         consume_items(router, n_items);
     }
     clean(router, s, now_ns);
@@ -200,9 +214,9 @@ void deliver_error(struct session *s, const struct request_id *id, enum error_co
     struct message m = {.type = MESSAGE_ERROR,
                         .error = {.has_id = id != NULL,
                                   .code = code,
-                                  .message = str_of(message),
+                                  .message = text_clean(message),
                                   .has_field = field != NULL && field[0] != '\0',
-                                  .field = str_of(field),
+                                  .field = text_clean(field),
                                   .retryable = retryable,
                                   .has_retry_after_ms = retry_after_ms > 0,
                                   .retry_after_ms = retry_after_ms}};

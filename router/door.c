@@ -80,9 +80,9 @@ static void refuse(struct router *router, const struct door *d, enum error_code 
 {
     const struct message m = {.type = MESSAGE_ERROR,
                               .error = {.code = code,
-                                        .message = str_of(text),
+                                        .message = text_clean(text),
                                         .has_field = field != NULL && field[0] != '\0',
-                                        .field = str_of(field),
+                                        .field = text_clean(field),
                                         .retryable = retry_after_ms > 0,
                                         .has_retry_after_ms = retry_after_ms > 0,
                                         .retry_after_ms = retry_after_ms}};

@@ -18,6 +18,7 @@
 enum {
     TICK_MS = 50,        /* how late anything that depends on time may be noticed */
     BACKLOG_TICK_MS = 5, /* while a socket did not take all: nanomsg does not tell when it would */
+    STALL_MS = 400,      /* a turn that begins so late: the router itself was stopped */
     SHUTDOWN_MS = 300,   /* for the clients to be told */
     SESSION_FDS = 6,     /* descriptors of one session, with some slack */
     OTHER_FDS = 128,
@@ -366,10 +367,32 @@ static void update_gauges(struct router *r)
         r->counters.of_class[c][CLASS_QUEUED] = class_queue_length(&r->queue, c);
 }
 
+/* A router that did not run has heard nothing of anybody: all get a fresh lease. */
+static void forgive_silence(struct router *r, uint64_t now_ns)
+{
+    for (uint32_t i = 0; i < r->sessions.config.sessions_max; i++) {
+        if (r->sessions.sessions[i].state != SESSION_FREE)
+            r->sessions.sessions[i].pair.heard_ns = now_ns;
+    }
+    for (uint32_t i = 0; i < r->n_engines; i++)
+        r->engines[i].pair.heard_ns = now_ns;
+}
+
+/* Called with every reading of the clock that silence is judged by. */
+static void note_time(struct router *r, uint64_t now_ns)
+{
+    if (r->noted_ns != 0 && now_ns > r->noted_ns + STALL_MS * NS_PER_MS) {
+        log_warn("router_stalled", "ms=%u", (unsigned)((now_ns - r->noted_ns) / NS_PER_MS));
+        forgive_silence(r, now_ns);
+    }
+    r->noted_ns = now_ns;
+}
+
 void router_tick(struct router *r, uint64_t now_ns)
 {
     const bool judge = now_ns >= r->next_judgement_ns;
 
+    note_time(r, now_ns);
     if (judge) {
         r->next_judgement_ns = now_ns + TICK_MS * NS_PER_MS;
         lifecycle_tick(r, now_ns);
@@ -402,6 +425,7 @@ int router_poll(struct router *r)
     struct poll_key keys[POLLER_EVENTS_MAX];
     int n = poller_wait(&r->poller, wait_ms(r, clock_now_ns()), keys);
 
+    note_time(r, clock_now_ns());
     for (int i = 0; i < n; i++)
         on_readable(r, keys[i]);
     router_tick(r, clock_now_ns());

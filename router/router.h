@@ -35,6 +35,7 @@ struct router {
     char dir[WIRE_PATH_BYTES_MAX + 1]; /* <run.dir>/<group> */
     uint64_t epoch, started_ns;
     bool backlog;               /* some socket did not take all that it should have */
+    uint64_t noted_ns;          /* last look at the clock */
     uint64_t next_judgement_ns; /* liveness, leases and results are looked at then */
     bool has_orphans;           /* some request may be one: look at the next tick */
 

@@ -8,6 +8,7 @@
 
 #include "common/model/detokenizer.h"
 #include "common/model/model.h"
+#include "common/model/utf8.h"
 
 enum { N_CTX_DEFAULT_MAX = 8192 };
 
@@ -22,6 +23,13 @@ refuse(struct text_error *err, enum error_code code, const char *field, const ch
     vsnprintf(err->message, sizeof err->message, format, args);
     va_end(args);
     return -EINVAL;
+}
+
+struct str text_clean(const char *s)
+{
+    const struct str all = str_of(s);
+
+    return (struct str){.data = s, .n = all.n ? (uint32_t)utf8_valid_prefix(s, all.n) : 0};
 }
 
 /* ---- Opening ----------------------------------------------------------------------------------
@@ -54,6 +62,13 @@ static int open_vocabulary(struct text *t, const struct gguf *g, struct gguf_err
     return t->piece ? 0 : -ENOMEM;
 }
 
+/* For welcome and status, which carry text and not bytes. */
+static void copy_clean(char *out, size_t size, const char *from)
+{
+    snprintf(out, size, "%s", from);
+    out[text_clean(out).n] = '\0';
+}
+
 int text_open(struct text *t, const char *path, uint32_t n_ctx_max, struct error *err)
 {
     struct gguf_error why = {""};
@@ -65,8 +80,8 @@ int text_open(struct text *t, const char *path, uint32_t n_ctx_max, struct error
     if (rc == 0) {
         const uint32_t limit = n_ctx_max > 0 ? n_ctx_max : N_CTX_DEFAULT_MAX;
 
-        snprintf(t->model_name, sizeof t->model_name, "%s", model->name);
-        snprintf(t->model_path, sizeof t->model_path, "%s", path);
+        copy_clean(t->model_name, sizeof t->model_name, model->name);
+        copy_clean(t->model_path, sizeof t->model_path, path);
         t->model_hash = model->hash;
         t->n_ctx = model->n_ctx < limit ? model->n_ctx : limit;
         rc = open_vocabulary(t, model->gguf, &why);

@@ -28,9 +28,16 @@ static int set_up(void **state)
     return 0;
 }
 
+static pid_t program; /* the process of a test that starts one; -1: none */
+
 static int tear_down(void **state)
 {
     (void)state;
+    if (program > 0) { /* the test has failed: leave nothing */
+        kill(program, SIGKILL);
+        waitpid(program, NULL, 0);
+        program = -1;
+    }
     router_thread_fini(&router);
     return 0;
 }
@@ -267,6 +274,55 @@ static void test_bad_generate_names_the_id(void **state)
     fake_engine_kill(&engine);
 }
 
+static void start_next_session(struct bare *b)
+{
+    bare_close(b);
+    bare_open(b, &router);
+}
+
+/* Valid messages with some bytes changed, thousands of them, over and over new sessions: whatever
+ * they are taken for, the router goes on and the stream beside it is whole. */
+static void test_mutated_messages(void **state)
+{
+    (void)state;
+    const struct str stops[] = {str_of("boy"), str_of("dull")};
+    struct message seeds[] = {generate(1, "ls", 5),
+                              resume(1, 2),
+                              {.type = MESSAGE_CANCEL, .cancel = {.id = id_of(1)}},
+                              {.type = MESSAGE_STATUS, .status = {.seq = 9}},
+                              {.type = MESSAGE_PING, .ping = {.epoch = 0}}};
+    unsigned char bytes[1024];
+    struct bare bad, other;
+    uint32_t random = 12345;
+
+    seeds[0].generate.has_stop = true;
+    seeds[0].generate.stop = (struct str_array){.data = stops, .n = 2};
+    router.config.router_lease_ms = 5000;
+    start_both();
+    bare_open(&bad, &router);
+    bare_open(&other, &router);
+    send_generate(&other, 100, "ls", 2000);
+    for (uint32_t i = 0; i < 4000; i++) {
+        ssize_t n = message_encode(&seeds[i % 5], bytes, sizeof bytes, NULL);
+
+        assert_true(n > 0);
+        for (uint32_t k = 0; k <= i % 3; k++) {
+            random = random * 1664525u + 1013904223u;
+            bytes[(random >> 8) % (uint32_t)n] = (unsigned char)(random >> 24);
+        }
+        if (wire_send(bad.socket, bytes, (size_t)n) == -EAGAIN)
+            clock_sleep_ns(NS_PER_MS);
+        if (i % 20 == 19)
+            start_next_session(&bad);
+    }
+    assert_int_equal(read_to_end(&other, 100, 6 * FIXTURE_LOST_MS), 2000);
+    assert_int_equal(other.message.type, MESSAGE_DONE);
+    assert_true(status_number(&other, "counters/bad_messages") > 100);
+    bare_close(&bad);
+    bare_close(&other);
+    fake_engine_kill(&engine);
+}
+
 /* nanomsg drops a connection over which more than NN_RCVMAXSIZE comes: that client is gone. */
 static void test_huge_message(void **state)
 {
@@ -470,6 +526,7 @@ static pid_t start_program(const struct router_thread *t)
         _exit(127);
     }
     assert_true(pid > 0);
+    program = pid;
     return pid;
 }
 
@@ -488,6 +545,7 @@ static struct client *open_program(const struct router_thread *t)
 
 static void remove_program_dir(const struct router_thread *t)
 {
+    program = -1;
     char path[256];
 
     snprintf(path, sizeof path, "rm -rf %s/g %s/shm", t->dir, t->dir);
@@ -547,6 +605,36 @@ static void test_program_killed(void **state)
     remove_program_dir(&router);
 }
 
+/* A router that was stopped for longer than a lease does not blame its clients for the silence. */
+static void test_program_stopped_and_continued(void **state)
+{
+    (void)state;
+    char url[WIRE_URL_BYTES];
+    struct bare b;
+    int status;
+    pid_t pid = start_program(&router);
+    struct client *c = open_program(&router); /* returns when the program serves */
+
+    client_close(c);
+    snprintf(url, sizeof url, "ipc://%s/g/router.sock", router.dir);
+    bare_hello(&b, url, PROTO_VERSION);
+    snprintf(b.url, sizeof b.url, "%.*s", (int)b.message.welcome.url.n, b.message.welcome.url.data);
+    wire_close(b.socket);
+    b.socket = wire_pair_dial(b.url);
+    assert_true(wait_status(&b, "sessions/n", 1, FIXTURE_SOON_MS));
+    kill(pid, SIGSTOP);
+    clock_sleep_ns(2500 * NS_PER_MS); /* the lease is 2,000 */
+    kill(pid, SIGCONT);
+    clock_sleep_ns(200 * NS_PER_MS);
+    assert_int_equal(status_number(&b, "counters/clients_silent"), 0);
+    assert_int_equal(status_number(&b, "sessions/n"), 1);
+    bare_close(&b);
+    kill(pid, SIGTERM);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    remove_program_dir(&router);
+}
+
 /* nanomsg aborts the process on a malformed ipc frame (only this uid can send one): it costs one
  * restart, and clients are told as for any death. */
 static void test_malformed_ipc_frame_costs_a_restart(void **state)
@@ -600,6 +688,7 @@ int main(void)
 #ifdef OMNI_ROUTER_PROGRAM
         TEST(test_program_ends_cleanly),
         TEST(test_program_killed),
+        TEST(test_program_stopped_and_continued),
         TEST(test_malformed_ipc_frame_costs_a_restart),
 #endif
         TEST(test_gone_client_is_cancelled),
@@ -608,6 +697,7 @@ int main(void)
         TEST(test_slow_reader_resumes),
         TEST(test_bad_messages),
         TEST(test_bad_generate_names_the_id),
+        TEST(test_mutated_messages),
         TEST(test_huge_message),
         TEST(test_hello),
         TEST(test_engine_killed),
