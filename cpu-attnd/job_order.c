@@ -31,14 +31,11 @@ static bool can_make_it(const struct job_order_item *i, uint64_t now_ns)
     return now_ns + i->predicted_ns <= i->job.deadline_ns;
 }
 
-/* Age: the sweep that posted it, then the time, then the slot. */
+/* Age: the time of posting, ties by slot.  Not the sweep, which counts from each engine's own
+ * start: jobs of a young engine would pass for older than all of an old one's. */
 static bool is_older(const struct job *a, const struct job *b)
 {
-    if (a->sweep != b->sweep)
-        return a->sweep < b->sweep;
-    if (a->posted_ns != b->posted_ns)
-        return a->posted_ns < b->posted_ns;
-    return a->slot < b->slot;
+    return a->posted_ns != b->posted_ns ? a->posted_ns < b->posted_ns : a->slot < b->slot;
 }
 
 static bool goes_before(const struct job_order_item *a, const struct job_order_item *b,

@@ -24,10 +24,10 @@ static int teardown(void **state)
 }
 
 /* Slots name the jobs in these tests. */
-static void push(uint32_t slot, uint64_t deadline, uint64_t predicted, uint64_t sweep)
+static void push(uint32_t slot, uint64_t deadline, uint64_t predicted, uint64_t posted)
 {
     const struct job_order_item item = {
-        .job = {.slot = slot, .deadline_ns = deadline, .posted_ns = 500, .sweep = sweep},
+        .job = {.slot = slot, .deadline_ns = deadline, .posted_ns = posted},
         .predicted_ns = predicted};
 
     assert_true(job_order_push(&order, &item));
@@ -67,11 +67,24 @@ static void the_rest_goes_oldest_first(void **state)
 {
     (void)state;
     push(7, 0, 0, 4);
-    push(3, 0, 0, 4); /* the same sweep and time: by slot */
+    push(3, 0, 0, 4); /* the same time: by slot */
     push(9, 0, 0, 2);
     assert_int_equal(pop(NOW), 9);
     assert_int_equal(pop(NOW), 3);
     assert_int_equal(pop(NOW), 7);
+}
+
+static void sweeps_of_two_engines_are_not_compared(void **state)
+{
+    const struct job_order_item of_old = {.job = {.slot = 1, .posted_ns = 100, .sweep = 1000000},
+                                          .link = 0};
+    const struct job_order_item of_young = {.job = {.slot = 2, .posted_ns = 200, .sweep = 3},
+                                            .link = 1};
+
+    (void)state;
+    assert_true(job_order_push(&order, &of_young) && job_order_push(&order, &of_old));
+    assert_int_equal(pop(NOW), 1);
+    assert_int_equal(pop(NOW), 2);
 }
 
 static void a_deadline_that_passes_while_waiting_is_noticed(void **state)
@@ -104,7 +117,7 @@ static void dropping_a_link_leaves_the_others(void **state)
 
     (void)state;
     for (uint32_t i = 0; i < 9; i++) {
-        item = (struct job_order_item){.job = {.slot = i, .sweep = i}, .link = i % 3};
+        item = (struct job_order_item){.job = {.slot = i, .posted_ns = i}, .link = i % 3};
         assert_true(job_order_push(&order, &item));
     }
     job_order_drop_link(&order, 1);
@@ -129,7 +142,7 @@ static int compare_u64(uint64_t a, uint64_t b)
     return (a > b) - (a < b);
 }
 
-/* The whole rule as one sort key: late?, deadline if not late, sweep, time, slot. */
+/* The whole rule as one sort key: late?, deadline if not late, time, slot. */
 static int compare_items(const void *pa, const void *pb)
 {
     const struct job_order_item *a = pa, *b = pb;
@@ -139,8 +152,6 @@ static int compare_items(const void *pa, const void *pb)
 
     if (c == 0 && !a_late)
         c = compare_u64(a->job.deadline_ns, b->job.deadline_ns);
-    if (c == 0)
-        c = compare_u64(a->job.sweep, b->job.sweep);
     if (c == 0)
         c = compare_u64(a->job.posted_ns, b->job.posted_ns);
     return c != 0 ? c : compare_u64(a->job.slot, b->job.slot);
@@ -180,7 +191,7 @@ static struct job_order_item random_item(uint32_t *seed, uint32_t slot, uint64_t
 {
     return (struct job_order_item){.job = {.slot = slot,
                                            .deadline_ns = now + 10 * below(seed, 12),
-                                           .posted_ns = now - below(seed, 3),
+                                           .posted_ns = now - below(seed, 6),
                                            .sweep = below(seed, 6)},
                                    .link = below(seed, 4),
                                    .predicted_ns = 10 * below(seed, 8)};
@@ -232,6 +243,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_hopeless_job_waits_for_those_that_can_make_it, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(the_rest_goes_oldest_first, setup, teardown),
+        cmocka_unit_test_setup_teardown(sweeps_of_two_engines_are_not_compared, setup, teardown),
         cmocka_unit_test_setup_teardown(a_deadline_that_passes_while_waiting_is_noticed, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(full_refuses_and_empty_has_none, setup, teardown),
