@@ -40,7 +40,7 @@ struct load {
     struct options o;
     struct client *client;
     struct flight flights[ACTIVE_MAX];
-    uint32_t n_be_active, n_measured_active;
+    uint32_t n_be_active, n_measured_active, n_be_started;
     uint64_t begin_ns, window_ns, end_ns; /* begin of all, of the window; end of the window */
     uint64_t next_ls_ns;
     uint64_t ls_seed, be_seed; /* apart: LS asks the same whatever BE does */
@@ -99,6 +99,17 @@ static bool in_window(const struct load *l, uint64_t ns)
     return ns >= l->window_ns && ns < l->end_ns;
 }
 
+/* The first BE requests are cut to different lengths: together they would prefill and decode in
+ * step for ever, and a window would see one or the other. */
+static uint32_t output_tokens(struct load *l, bool is_ls, uint64_t *seed)
+{
+    uint32_t n = about(seed, is_ls ? l->o.ls_output : l->o.be_output);
+
+    if (!is_ls && l->n_be_started++ < l->o.n_be)
+        n = 1 + n * l->n_be_started / (l->o.n_be + 1);
+    return n;
+}
+
 static void send_request(struct load *l, bool is_ls, uint64_t start_ns)
 {
     static uint32_t prompt[PROMPT_MAX];
@@ -107,8 +118,7 @@ static void send_request(struct load *l, bool is_ls, uint64_t start_ns)
     struct message_generate ask = {.class = str_of(is_ls ? "ls" : "be"),
                                    .tokens = {.data = prompt, .n = n},
                                    .has_tokens = true,
-                                   .max_tokens =
-                                       about(seed, is_ls ? l->o.ls_output : l->o.be_output),
+                                   .max_tokens = output_tokens(l, is_ls, seed),
                                    .has_max_tokens = true,
                                    .ignore_eos = true,
                                    .has_ignore_eos = true};
