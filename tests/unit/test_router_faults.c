@@ -298,6 +298,7 @@ static void test_mutated_messages(void **state)
     seeds[0].generate.has_stop = true;
     seeds[0].generate.stop = (struct str_array){.data = stops, .n = 2};
     router.config.router_lease_ms = 5000;
+    router.config.router_slow_client_ms = 60000; /* the other one reads only afterwards */
     start_both();
     bare_open(&bad, &router);
     bare_open(&other, &router);
@@ -314,6 +315,7 @@ static void test_mutated_messages(void **state)
             clock_sleep_ns(NS_PER_MS);
         if (i % 20 == 19)
             start_next_session(&bad);
+        bare_ping(&other);
     }
     assert_int_equal(read_to_end(&other, 100, 6 * FIXTURE_LOST_MS), 2000);
     assert_int_equal(other.message.type, MESSAGE_DONE);
