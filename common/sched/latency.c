@@ -24,13 +24,14 @@ static double visible(const struct latency_kind *k, double ctx)
     return k->window != 0 && ctx > most ? most : ctx;
 }
 
-void latency_load_add_decode(const struct latency_model *m, struct latency_load *load, uint32_t ctx)
+void latency_load_add_decode(const struct latency_model *m, struct latency_load *load, uint32_t ctx,
+                             bool sampled)
 {
     for (uint32_t i = 0; i < m->n_kinds; i++)
         load->c_da[i] += visible(&m->kind[i], ctx);
     load->n_rows++;
     load->n_decodes++;
-    load->n_out++;
+    load->n_out += sampled;
 }
 
 /* Pairs of n queries behind `before` tokens: exact without a window, by its mean with one. */
@@ -47,6 +48,7 @@ void latency_load_add_chunk(const struct latency_model *m, struct latency_load *
     for (uint32_t i = 0; i < m->n_kinds; i++)
         load->c_pa[i] += causal_pairs(&m->kind[i], before, n);
     load->n_rows += n;
+    load->n_chunk_rows += n;
     load->n_chunks++;
     load->n_out += sampled;
 }
@@ -88,24 +90,31 @@ double latency_dense_ns(const struct latency_model *m, uint32_t layer, double ro
     return m->correction[LATENCY_DENSE].factor * latency_stairs_at(&kind_of(m, layer)->dense, rows);
 }
 
-static double attention_raw_ns(const struct latency_kind *k, double c_pa, uint32_t n_chunks,
-                               double c_da, uint32_t n_decodes)
-{
-    double ns = k->pa_a * c_pa + k->pa_b * n_chunks;
-
-    if (n_decodes > 0)
-        ns += k->da_a * c_da + k->da_h * n_decodes + k->da_b;
-    return ns;
-}
-
 double latency_attention_ns(const struct latency_model *m, uint32_t layer,
                             const struct latency_load *load)
 {
-    uint32_t k = m->kind_of[layer];
+    const struct latency_kind *k = kind_of(m, layer);
+    double c_pa = load->c_pa[m->kind_of[layer]], c_da = load->c_da[m->kind_of[layer]];
+    double ns = k->pa_a * c_pa + k->pa_h * load->n_chunk_rows + k->pa_b * load->n_chunks;
 
-    return m->correction[LATENCY_ATTENTION].factor * attention_raw_ns(&m->kind[k], load->c_pa[k],
-                                                                      load->n_chunks, load->c_da[k],
-                                                                      load->n_decodes);
+    if (load->n_decodes > 0)
+        ns += k->da_a * c_da + k->da_h * load->n_decodes + k->da_b;
+    return m->correction[LATENCY_ATTENTION].factor * ns;
+}
+
+/* A layer of the sweep, whether any row reaches it or not. */
+static double dense_expected_ns(const struct latency_model *m, uint32_t layer,
+                                const struct latency_load *load)
+{
+    if (load->n_rows > 0)
+        return latency_dense_ns(m, layer, load->n_rows + load->returned_rows);
+    double share = -expm1(-load->returned_rows);
+    return share > 0 ? share * latency_dense_ns(m, layer, load->returned_rows / share) : 0;
+}
+
+static double before_ns(const struct latency_model *m, const struct latency_load *load)
+{
+    return m->correction[LATENCY_DENSE].factor * (m->fixed_ns + m->row_ns * load->n_rows);
 }
 
 static double head_ns(const struct latency_model *m, const struct latency_load *load)
@@ -116,29 +125,27 @@ static double head_ns(const struct latency_model *m, const struct latency_load *
 struct latency_prediction latency_predict(const struct latency_model *m,
                                           const struct latency_load *load)
 {
-    struct latency_prediction p = {.head_ns = head_ns(m, load), .fixed_ns = m->fixed_ns};
-    double rows = load->n_rows + load->returned_rows;
+    struct latency_prediction p = {.head_ns = head_ns(m, load), .fixed_ns = before_ns(m, load)};
 
     for (uint32_t l = 0; l < m->n_layers; l++) {
-        p.dense_ns += latency_dense_ns(m, l, rows);
+        p.dense_ns += dense_expected_ns(m, l, load);
         p.attention_ns += latency_attention_ns(m, l, load);
     }
     p.total_ns = p.dense_ns + p.attention_ns + p.head_ns + p.fixed_ns;
     return p;
 }
 
-/* Layer l's dense time is from its projection to the next layer's QKV; the first QKV, a part of
- * the last layer's share, comes before layer 0: about a third of a layer, by its weights. */
 void latency_arrivals(const struct latency_model *m, const struct latency_load *load,
                       uint64_t *arrival_ns)
 {
-    double rows = load->n_rows + load->returned_rows;
-    double at = m->fixed_ns + latency_dense_ns(m, 0, load->n_rows) / 3;
+    double at = before_ns(m, load);
 
     for (uint32_t l = 0; l < m->n_layers; l++) {
-        at += latency_attention_ns(m, l, load);
+        double dense = dense_expected_ns(m, l, load), pre = kind_of(m, l)->pre_share;
+
+        at += pre * dense + latency_attention_ns(m, l, load);
         arrival_ns[l] = (uint64_t)at;
-        at += latency_dense_ns(m, l, rows);
+        at += (1 - pre) * dense;
     }
 }
 
@@ -206,66 +213,7 @@ void latency_observe(struct latency_model *m, const struct latency_load *load,
 {
     struct latency_prediction p = latency_predict(m, load);
 
-    take_ratio(&m->correction[LATENCY_DENSE], measured->dense_ns, p.dense_ns);
+    take_ratio(&m->correction[LATENCY_DENSE], measured->dense_ns, p.dense_ns + p.fixed_ns);
     take_ratio(&m->correction[LATENCY_ATTENTION], measured->attention_ns, p.attention_ns);
     take_ratio(&m->correction[LATENCY_HEAD], measured->head_ns, p.head_ns);
-}
-
-/* ---- Fits ------------------------------------------------------------------------------------ */
-
-void latency_fit_line(const double *c, const double *ns, uint32_t n, double *a, double *b)
-{
-    double sc = 0, sn = 0, scc = 0, scn = 0;
-
-    for (uint32_t i = 0; i < n; i++) {
-        sc += c[i];
-        sn += ns[i];
-        scc += c[i] * c[i];
-        scn += c[i] * ns[i];
-    }
-    double det = n * scc - sc * sc;
-    *a = det > 0 ? fmax((n * scn - sc * sn) / det, 0) : 0;
-    *b = fmax((sn - *a * sc) / n, 0);
-}
-
-/* Normal equations of three unknowns, by Cramer's rule; samples are few and well spread. */
-static double det3(const double m[3][3])
-{
-    return m[0][0] * (m[1][1] * m[2][2] - m[1][2] * m[2][1]) -
-           m[0][1] * (m[1][0] * m[2][2] - m[1][2] * m[2][0]) +
-           m[0][2] * (m[1][0] * m[2][1] - m[1][1] * m[2][0]);
-}
-
-static double solve_column(const double m[3][3], const double v[3], int column, double det)
-{
-    double with[3][3];
-
-    memcpy(with, m, sizeof with);
-    for (int i = 0; i < 3; i++)
-        with[i][column] = v[i];
-    return det3(with) / det;
-}
-
-void latency_fit_plane(const double *c, const double *g, const double *ns, uint32_t n, double *a,
-                       double *h, double *b)
-{
-    double m[3][3] = {{0}}, v[3] = {0};
-
-    for (uint32_t i = 0; i < n; i++) {
-        double x[3] = {c[i], g[i], 1};
-        for (int r = 0; r < 3; r++) {
-            for (int k = 0; k < 3; k++)
-                m[r][k] += x[r] * x[k];
-            v[r] += x[r] * ns[i];
-        }
-    }
-    double det = det3(m);
-    if (!(fabs(det) > 0)) {
-        *h = 0;
-        latency_fit_line(c, ns, n, a, b);
-        return;
-    }
-    *a = fmax(solve_column(m, v, 0, det), 0);
-    *h = fmax(solve_column(m, v, 1, det), 0);
-    *b = fmax(solve_column(m, v, 2, det), 0);
 }

@@ -2,15 +2,21 @@
  *
  * DESIGN.  A layer's time is the sum of three modules over its rows:
  *
- *   prefill attention   f_PA = pa_a * c_PA + pa_b        c_PA = sum over chunks of causal token
- * pairs decode attention    f_DA = da_a * c_DA + da_h * g + da_b   c_DA = sum of context lengths, g
- * decodes dense               f_D(n)   a staircase in the number of rows n, interpolated between
- * its steps
+ *   prefill attention   f_PA = pa_a * c_PA + pa_h * n + pa_b * chunks
+ *                       c_PA = sum over chunks of causal token pairs, n = their tokens
+ *   decode attention    f_DA = da_a * c_DA + da_h * g + da_b
+ *                       c_DA = sum of context lengths, g = decodes
+ *   dense               f_D(n), a staircase in the number of rows n, interpolated between steps
  *
- * and a sweep is all its layers, the head over the sampled rows, and a fixed part.  Layers that
- * cost the same (heads, widths, MLP kind) share their coefficients: a "kind".  A window cuts the
- * context that a kind reads, so c_PA and c_DA are counted per kind.  The forms are those of the
- * piggybacking paper (arXiv 2603.12831, section 4) and of Sarathi-Serve's profiles.
+ * and a sweep is all its layers, the head over the sampled rows, and what comes before the first
+ * layer.  Layers that cost the same (heads, widths, MLP, weight types) share their coefficients: a
+ * "kind".  A window cuts the context that a kind reads, so c_PA and c_DA are counted per kind.  The
+ * forms are those of the piggybacking paper (arXiv 2603.12831, section 4); pa_h is ours: appending
+ * a chunk's k and v costs per token, which shows where the context is short.
+ *
+ * Returned rows are known only afterwards.  Beside common rows a layer's rows are their mean; in a
+ * sweep of returned rows alone most layers have none and cost nothing, the others a whole pass over
+ * the weights: with m rows a layer on average, spread by chance, a share 1 - exp(-m) has any.
  *
  * A worker's job takes bytes / bandwidth + a fixed cost.
  *
@@ -44,7 +50,8 @@ struct latency_stairs {
 struct latency_kind {
     uint32_t window, n_sinks;    /* of its attention; window 0 = all */
     struct latency_stairs dense; /* projection to the next QKV, once per layer */
-    double pa_a, pa_b;           /* ns per causal pair; ns per chunk */
+    double pre_share;            /* of the dense time: norm and QKV, before the attention */
+    double pa_a, pa_h, pa_b;     /* ns per causal pair; per token; per chunk */
     double da_a, da_h, da_b;     /* ns per KV token; per decode; once if there is any decode */
 };
 
@@ -66,7 +73,7 @@ struct latency_model {
     uint8_t kind_of[LATENCY_LAYERS_MAX];
     struct latency_kind kind[LATENCY_KINDS_MAX];
     struct latency_stairs head; /* final norm, LM head, sampling, over sampled rows */
-    double fixed_ns;            /* per sweep: embedding, log, hand-over */
+    double fixed_ns, row_ns;    /* before the first layer: per sweep and per common row */
     struct latency_correction correction[LATENCY_MODULES];
     struct latency_worker worker[LATENCY_WORKERS_MAX];
 };
@@ -76,8 +83,10 @@ struct latency_load {
     uint32_t n_rows;    /* common rows */
     uint32_t n_decodes; /* of them, decodes whose attention is on the device */
     uint32_t n_chunks;
-    uint32_t n_out;       /* rows that are sampled */
-    double returned_rows; /* per layer, on average */
+    uint32_t n_chunk_rows; /* of them, tokens of chunks */
+    uint32_t n_out;        /* rows that are sampled */
+    uint32_t n_entering;   /* offloaded rows that begin at layer 0 */
+    double returned_rows;  /* per layer, on average */
     double c_pa[LATENCY_KINDS_MAX];
     double c_da[LATENCY_KINDS_MAX];
 };
@@ -89,9 +98,9 @@ struct latency_prediction {
 
 void latency_init(struct latency_model *m, uint32_t n_layers);
 
-/* A decode that attends over ctx tokens (its own included). */
-void latency_load_add_decode(const struct latency_model *m, struct latency_load *load,
-                             uint32_t ctx);
+/* One row that attends over ctx tokens (its own included): a decode, or a prompt's last token. */
+void latency_load_add_decode(const struct latency_model *m, struct latency_load *load, uint32_t ctx,
+                             bool sampled);
 
 /* A prefill chunk of n tokens behind `before` tokens of context; sampled if it ends the prompt. */
 void latency_load_add_chunk(const struct latency_model *m, struct latency_load *load,
@@ -99,7 +108,7 @@ void latency_load_add_chunk(const struct latency_model *m, struct latency_load *
 
 double latency_stairs_at(const struct latency_stairs *s, double rows);
 
-/* One layer's modules, corrected. */
+/* One layer's modules, corrected; rows of a layer that some rows reach. */
 double latency_dense_ns(const struct latency_model *m, uint32_t layer, double rows);
 double latency_attention_ns(const struct latency_model *m, uint32_t layer,
                             const struct latency_load *load);
@@ -111,7 +120,9 @@ struct latency_prediction latency_predict(const struct latency_model *m,
 void latency_arrivals(const struct latency_model *m, const struct latency_load *load,
                       uint64_t *arrival_ns);
 
-/* The same modules as they were measured in a finished sweep.  Takes the ratios in. */
+/* The same modules as they were measured in a finished sweep, dense with what comes before the
+ * first layer; 0: was not part of it.  load: with the rows that really returned.  Takes the ratios
+ * in. */
 struct latency_measured {
     double dense_ns, attention_ns, head_ns;
 };
@@ -128,12 +139,5 @@ double latency_job_ns(const struct latency_model *m, uint32_t worker, double kv_
  * within budget_ns; 0 if not even one fits.  Binary search: the prediction grows with n. */
 uint32_t latency_chunk_within(const struct latency_model *m, const struct latency_load *load,
                               uint32_t before, uint32_t n, double budget_ns);
-
-/* Least squares over samples (c, ns): ns = a * c + b, both >= 0.  n >= 2. */
-void latency_fit_line(const double *c, const double *ns, uint32_t n, double *a, double *b);
-
-/* The same with two regressors: ns = a * c + h * g + b. */
-void latency_fit_plane(const double *c, const double *g, const double *ns, uint32_t n, double *a,
-                       double *h, double *b);
 
 #endif

@@ -1,0 +1,4 @@
+# common/sched: pure functions.
+omni_test(test_latency fast LIBS omni_sched SOURCES test_latency.c)
+omni_test(test_latency_fit fast LIBS omni_sched SOURCES test_latency_fit.c)
+omni_test(test_accuracy fast LIBS omni_sched SOURCES test_accuracy.c)
