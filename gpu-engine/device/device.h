@@ -10,8 +10,9 @@
  * Row state of offloaded requests (slot -> layer, generation, age) and their residuals belong to
  * the device.  Nothing outside the device's folder knows which device runs.
  *
- * All calls come from the engine thread.  None blocks but open, close and sync.  The device calls
- * config.notify from threads of its own when a sweep or a copy has ended.  Errors: 0 or -errno. */
+ * All calls come from the engine thread.  None blocks but open, close, sync and measure.  The
+ * device calls config.notify from threads of its own when a sweep or a copy has ended.  Errors: 0
+ * or -errno. */
 #ifndef OMNI_GPU_ENGINE_DEVICE_H
 #define OMNI_GPU_ENGINE_DEVICE_H
 
@@ -121,6 +122,7 @@ struct device_token {
 struct device_done {
     uint64_t seq;
     uint64_t start_ns, end_ns;
+    uint64_t head_ns;                     /* when the last layer was through: head and sampling */
     uint32_t n_rows_max;                  /* widest dense batch of the sweep */
     uint32_t n_posted;                    /* jobs written */
     const struct device_layer_log *layer; /* [n_layers] */
@@ -139,6 +141,25 @@ struct device_copy {
     uint32_t n_blocks;
     const uint32_t *blocks; /* device blocks */
     void *const *staging;   /* [n_blocks], block_bytes each */
+};
+
+/* What `measure` is asked for: one module on its own, for the latency model's profile. */
+enum device_shape_kind {
+    DEVICE_SHAPE_DENSE,   /* all dense operations of one layer over n rows */
+    DEVICE_SHAPE_DECODES, /* attention of one layer: n decodes that see ctx tokens each */
+    DEVICE_SHAPE_CHUNK,   /* attention of one layer: a chunk of n tokens behind ctx */
+    DEVICE_SHAPE_HEAD,    /* final norm, LM head and greedy draw of n rows */
+    DEVICE_SHAPE_EMBED,   /* what a sweep of n rows does before its first layer */
+    DEVICE_SHAPE_KINDS
+};
+
+struct device_shape {
+    enum device_shape_kind kind;
+    const uint32_t
+        *layers;       /* [n_layers] that cost the same: taken in turn, so that weights and KV */
+    uint32_t n_layers; /* come from where they come from in a sweep; unused by HEAD, EMBED */
+    uint32_t n, ctx;
+    uint64_t budget_ns; /* repetitions end when it is spent; one is always made */
 };
 
 struct device_config {
@@ -160,6 +181,8 @@ struct device_config {
 
 struct device_caps {
     const char *name;
+    const char *variant; /* what else makes timings differ: instruction set, card */
+    uint32_t n_threads;
     uint32_t n_kv_blocks;
     uint32_t rows_max;
     uint32_t rank, n_ranks;
@@ -187,6 +210,10 @@ struct device_ops {
     uint64_t (*now)(const struct device *d);
     /* Waits until all sweeps and copies have ended. */
     void (*sync)(struct device *d);
+    /* Runs the shape on the real weights and the KV pool, which it overwrites: before the first
+     * sweep.  Blocks.  *ns: lower quartile of the repetitions, so that a neighbour counts little.
+     * -EINVAL: more than a sweep may hold; -EBUSY: a sweep is in flight; -ENOMEM. */
+    int (*measure)(struct device *d, const struct device_shape *shape, uint64_t *ns);
 };
 
 extern const struct device_ops device_cpu;

@@ -121,6 +121,19 @@ static int thread_start(struct device *d)
     return rc;
 }
 
+/* Holds the lock, but not while it measures. */
+static void serve_measurement(struct device *d)
+{
+    struct cpu_measurement *m = d->measurement;
+
+    pthread_mutex_unlock(&d->lock);
+    cpu_measure_run(d, m);
+    pthread_mutex_lock(&d->lock);
+    m->done = true;
+    d->measurement = NULL;
+    pthread_cond_broadcast(&d->idle);
+}
+
 static void *sweep_main(void *device)
 {
     struct device *d = device;
@@ -129,8 +142,12 @@ static void *sweep_main(void *device)
         return NULL;
     pthread_mutex_lock(&d->lock);
     for (;;) {
-        while (d->n_completed == d->n_submitted && !d->stopping)
-            pthread_cond_wait(&d->work, &d->lock);
+        while (d->n_completed == d->n_submitted && !d->stopping) {
+            if (d->measurement != NULL)
+                serve_measurement(d);
+            else
+                pthread_cond_wait(&d->work, &d->lock);
+        }
         if (d->n_completed == d->n_submitted)
             break;
         struct cpu_sweep *s = &d->sweeps[d->n_completed % CPU_SWEEP_BUFFERS];
@@ -233,6 +250,8 @@ static int cpu_open(struct device **out, const struct device_config *config)
 static void cpu_caps(const struct device *d, struct device_caps *out)
 {
     *out = (struct device_caps){.name = device_cpu.name,
+                                .variant = isa_name(d->weights->isa),
+                                .n_threads = d->config.n_threads,
                                 .n_kv_blocks = d->config.n_kv_blocks,
                                 .rows_max = d->config.rows_max,
                                 .rank = d->geometry->rank,
@@ -305,4 +324,5 @@ const struct device_ops device_cpu = {
     .copy_done = cpu_copy_done,
     .now = cpu_now,
     .sync = cpu_sync,
+    .measure = cpu_measure,
 };

@@ -71,6 +71,14 @@ struct cpu_copy {
     void **staging;
 };
 
+/* A shape to be measured by the sweep thread. */
+struct cpu_measurement {
+    struct device_shape shape;
+    uint32_t *tables; /* [seqs][n_groups * table_max] made-up block tables */
+    uint64_t ns;      /* the answer */
+    bool done;
+};
+
 struct device {
     struct device_config config;
     const struct kv_geometry *geometry;
@@ -90,6 +98,7 @@ struct device {
     bool started;
     pthread_t sweep_thread, copy_thread;
     bool sweep_thread_up, copy_thread_up;
+    struct cpu_measurement *measurement; /* asked of the sweep thread; NULL: none */
     struct cpu_sweep sweeps[CPU_SWEEP_BUFFERS];
     struct cpu_copy *copies; /* [copies_max], ring by ticket */
 
@@ -145,6 +154,10 @@ static inline bool cpu_part_is_offloaded(const struct cpu_part *p)
 {
     return (p->source & DEVICE_TOKEN_OFFLOADED) != 0;
 }
+
+/* cpu_measure.c: the device's measure, and its part on the sweep thread. */
+int cpu_measure(struct device *d, const struct device_shape *shape, uint64_t *ns);
+void cpu_measure_run(struct device *d, struct cpu_measurement *m);
 
 /* cpu_copy.c: the copy thread. */
 int cpu_copy_start(struct device *d);

@@ -212,6 +212,7 @@ void cpu_sweep_run(struct device *d, struct cpu_sweep *s)
         if (l + 1 < d->n_layers)
             layer_begin(d, s, l + 1);
     }
+    s->done.head_ns = clock_now_ns();
     sample(d, s);
     remember_tokens(d, s);
     s->done.end_ns = clock_now_ns();
