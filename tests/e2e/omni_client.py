@@ -12,10 +12,11 @@ import os
 import struct
 import sys
 import threading
+import time
 
 AF_SP, NN_PAIR, NN_REQ, NN_DONTWAIT, NN_SOL_SOCKET = 1, 16, 48, 1, 0
-NN_RCVBUF, NN_RCVTIMEO, NN_RCVMAXSIZE = 3, 5, 16
-PING_S = 0.5
+NN_RCVBUF, NN_SNDTIMEO, NN_RCVTIMEO, NN_RCVMAXSIZE = 3, 4, 5, 16
+PING_S, SEND_S = 0.5, 5
 
 
 def nanomsg():
@@ -95,6 +96,7 @@ class Socket:
     def __init__(self, protocol, url, receive_buffer=None):
         self.fd = NN.nn_socket(AF_SP, protocol)
         self.set(NN_RCVMAXSIZE, 16 << 20)
+        self.set(NN_SNDTIMEO, SEND_S * 1000)
         if receive_buffer is not None:
             self.set(NN_RCVBUF, receive_buffer)
         if NN.nn_connect(self.fd, url.encode()) < 0:
@@ -147,14 +149,17 @@ class Client:
         return self.send_bytes(pack(message))
 
     def send_bytes(self, data):
-        return self.socket.send(data, NN_DONTWAIT)
+        """Waits while the session is still being dialled."""
+        assert self.socket.send(data) == len(data), "the router does not take the message"
 
     def receive(self, seconds):
-        while True:
-            data = self.socket.receive(seconds)
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            data = self.socket.receive(left)
             message = None if data is None else Unpacker(data).value()
-            if message is None or message["t"] != "pong":
+            if message is not None and message["t"] != "pong":
                 return message
+        return None
 
     def __enter__(self):
         return self

@@ -14,7 +14,7 @@ from omni_e2e import PATIENCE, Group, LsLoad, wait_until, watchdog
 
 KNOWN_WITHIN_S = 5 * 2
 LONG = {"max_tokens": 1900, "ignore_eos": True}
-BE = [dict(LONG, tokens=[i, 1, 2, 3]) for i in range(8)]
+BE = [dict(LONG, tokens=[i, 1, 2, 3]) for i in range(8)]  # of either class; they take seconds
 SHORT = [dict(LONG, tokens=[i, 1, 2, 3], max_tokens=40) for i in range(8)]
 LS = [dict(LONG, prompt="a chat", max_tokens=40)]
 # Of the running engine, at the given pass; of the engine's start; of the first start, which makes the segments.
@@ -30,12 +30,15 @@ def tokens(done):
     return [one["tokens"] for one in done]
 
 
-def under_way(group, cls="be"):
-    """A client whose generations have begun."""
-    before = group.stats("sweeps")
-    process = group.run_begin(BE, cls)
-    wait_until(lambda: group.stats("sweeps") > before + 200, 20, f"{cls} under way")
-    return process
+def under_way(group, *classes):
+    """Clients, by class, whose generations have all begun."""
+    clients = {cls: group.run_begin(BE, cls) for cls in classes}
+    wait_until(lambda: n_running(group) >= len(BE) * len(classes), 20, "generations under way")
+    return clients
+
+
+def n_running(group):
+    return group.status()["requests"]["running"]
 
 
 def expect_death(group, name, what):
@@ -64,7 +67,7 @@ def expect_serves(group, expected):
 
 
 def test_killed(group, name, code, expected):
-    clients = {cls: under_way(group, cls) for cls in ("be", "ls")}
+    clients = under_way(group, "be", "ls")
     killed = time.monotonic()
     group.signal(name, signal.SIGKILL)
     seconds = {cls: expect_errors(group, process, code, killed, name) for cls, process in clients.items()}
@@ -172,7 +175,7 @@ def test_slow_reader(group):
 def test_vanished(group):
     """kill -9 of a client: its requests are cancelled, at once."""
     before = group.stats("cancelled")
-    process = under_way(group)
+    process = under_way(group, "be")["be"]
     process.kill()
     process.wait()
     started = time.monotonic()
