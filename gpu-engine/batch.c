@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/base/invariant.h"
+#include "gpu-engine/foresight.h"
 #include "gpu-engine/kv.h"
 #include "gpu-engine/placement.h"
 
@@ -17,14 +18,12 @@ int batch_init(struct engine *e)
     b->enters = calloc(e->returned_max, sizeof *b->enters);
     b->picks = calloc(e->geometry.n_layers, sizeof *b->picks);
     b->arrivals = calloc(e->geometry.n_layers, sizeof *b->arrivals);
-    e->arrival_layers = calloc(e->geometry.n_layers, sizeof *e->arrival_layers);
     e->order = calloc(e->sequences.n, sizeof *e->order);
     if (b->seqs == NULL || b->members == NULL || b->enters == NULL || b->picks == NULL ||
-        b->arrivals == NULL || e->arrival_layers == NULL || e->order == NULL)
+        b->arrivals == NULL || e->order == NULL)
         return -ENOMEM;
     for (uint32_t l = 0; l < e->geometry.n_layers; l++)
         b->picks[l] = (struct device_pick){.p_max = (uint16_t)e->returned_max};
-    arrival_init(&e->arrival, e->geometry.n_layers);
     return 0;
 }
 
@@ -35,7 +34,6 @@ void batch_fini(struct engine *e)
     free(e->batch.enters);
     free(e->batch.picks);
     free(e->batch.arrivals);
-    free(e->arrival_layers);
     free(e->order);
 }
 
@@ -86,7 +84,10 @@ static void add_rows(struct engine *e, struct sequence *s, uint32_t n)
                                              .sampling = s->sampling};
     b->members[b->n_seqs++] = sequence_idx(&e->sequences, s);
     b->n_rows += n;
-    b->kv_tokens += (uint64_t)n * s->n_kv + (uint64_t)n * (n + 1) / 2;
+    if (n == 1)
+        latency_load_add_decode(&e->latency, &b->load, s->n_kv + 1, s->n_kv + n == s->n_tokens);
+    else
+        latency_load_add_chunk(&e->latency, &b->load, s->n_kv, n, s->n_kv + n == s->n_tokens);
     s->n_swept = n;
 }
 
@@ -210,7 +211,7 @@ bool batch_build(struct engine *e)
     uint32_t budget = e->config->engine_chunk_tokens;
 
     b->n_seqs = b->n_rows = b->n_enter = 0;
-    b->kv_tokens = 0;
+    memset(&b->load, 0, sizeof b->load);
     e->be_starved = e->be_stuck = false;
     uint32_t n = sort_by_age(e);
     add_decodes(e, n, true);
@@ -234,7 +235,7 @@ void batch_submit(struct engine *e)
                                  .pick = b->picks,
                                  .arrival_ns = b->arrivals};
 
-    arrival_predict(&e->arrival, b->kv_tokens, b->arrivals);
+    foresight_predict(e);
     int rc = e->ops->submit(e->device, &sweep);
     invariant(rc == 0); /* one sweep in flight, within the bounds given at open */
     e->sweep++;

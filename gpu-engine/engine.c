@@ -12,15 +12,16 @@
 #include "gpu-engine/batch.h"
 #include "gpu-engine/ending.h"
 #include "gpu-engine/exchange_delay.h"
+#include "gpu-engine/foresight.h"
 #include "gpu-engine/intake.h"
 #include "gpu-engine/placement.h"
+#include "gpu-engine/profile.h"
 #include "gpu-engine/replay.h"
 #include "gpu-engine/report.h"
+#include "gpu-engine/setup.h"
 #include "proto/wire.h"
 
 enum {
-    CONTEXT_DEFAULT_MAX =
-        8192,              /* when engine.ctx_max is 0: bounds memory for long-context models */
     STATE_EVERY_BEATS = 5, /* state messages: 4 a second */
 };
 
@@ -34,64 +35,17 @@ void engine_ring(void *engine)
 
 /* ---- Start ----------------------------------------------------------------------------------- */
 
-static enum kv_type kv_type_of(const struct omni_config *c)
-{
-    switch ((enum config_kv_type)c->engine_kv_type) {
-    case CONFIG_KV_BF16:
-        return KV_TYPE_BF16;
-    case CONFIG_KV_F32:
-        return KV_TYPE_F32;
-    case CONFIG_KV_F16:
-        break;
-    }
-    return KV_TYPE_F16;
-}
-
-static struct kv_layer_spec layer_spec(const struct attention_desc *a)
-{
-    return (struct kv_layer_spec){.attention = a->kind == ATTENTION_WINDOW ? KV_ATTENTION_WINDOW
-                                                                           : KV_ATTENTION_FULL,
-                                  .n_heads = a->n_heads,
-                                  .n_kv_heads = a->n_kv_heads,
-                                  .dk = a->k_width,
-                                  .dv = a->v_width,
-                                  .window = a->window,
-                                  .n_sinks = a->n_sinks,
-                                  .scale = a->scale};
-}
-
-static int set_geometry(struct engine *e, struct error *err)
-{
-    struct kv_layer_spec layers[KV_LAYERS_MAX];
-    struct kv_geometry_config config = {.type = kv_type_of(e->config),
-                                        .block_tokens = e->config->engine_block_tokens,
-                                        .n_groups = e->config->engine_layer_groups,
-                                        .rank = 0,
-                                        .n_ranks = 1,
-                                        .model_hash = e->model->hash};
-    const char *field;
-
-    if (e->model->n_layers > KV_LAYERS_MAX)
-        return error_set(err, -EINVAL, "model: %u layers, at most %d are supported",
-                         e->model->n_layers, KV_LAYERS_MAX);
-    for (uint32_t l = 0; l < e->model->n_layers; l++)
-        layers[l] = layer_spec(&e->model->layers[l].attn);
-    if (geometry_init(&e->geometry, &config, layers, e->model->n_layers, &field) != 0)
-        return error_set(err, -EINVAL, "KV geometry: %s is out of bounds", field);
-    return 0;
-}
-
 static void set_sizes(struct engine *e)
 {
-    const struct omni_config *c = e->config;
-    uint32_t model_max =
-        e->model->n_ctx < CONTEXT_DEFAULT_MAX ? e->model->n_ctx : (uint32_t)CONTEXT_DEFAULT_MAX;
+    struct setup_sizes sizes;
 
-    e->context_max = c->engine_ctx_max != 0 ? c->engine_ctx_max : model_max;
-    e->table_max = geometry_blocks_for(&e->geometry, e->context_max);
-    e->rows_max = c->engine_batch_tokens_max;
-    e->seqs_max = c->engine_max_seqs < e->rows_max ? c->engine_max_seqs : e->rows_max;
-    e->returned_max = c->engine_p_max > c->worker_n_q_max ? c->engine_p_max : c->worker_n_q_max;
+    setup_sizes(&sizes, e->config, e->model, &e->geometry);
+    e->context_max = sizes.context_max;
+    e->table_max = sizes.table_max;
+    e->rows_max = sizes.rows_max;
+    e->seqs_max = sizes.seqs_max;
+    e->returned_max = sizes.returned_max;
+    e->device_blocks = sizes.device_blocks;
 }
 
 static int open_model(struct engine *e, struct error *err)
@@ -101,7 +55,7 @@ static int open_model(struct engine *e, struct error *err)
 
     if (rc != 0)
         return error_set(err, rc, "model.path %s: %s", e->config->model_path, gguf_err.text);
-    rc = set_geometry(e, err);
+    rc = setup_geometry(&e->geometry, e->config, e->model, err);
     if (rc == 0)
         set_sizes(e);
     return rc;
@@ -166,32 +120,20 @@ static int open_exchange(struct engine *e, struct error *err)
     return 0;
 }
 
-static uint32_t device_blocks(const struct engine *e)
-{
-    const struct omni_config *c = e->config;
-
-    return c->engine_kv_blocks != 0
-               ? c->engine_kv_blocks
-               : (uint32_t)(((uint64_t)c->engine_kv_mb << 20) / e->geometry.block_bytes);
-}
-
 static int open_device(struct engine *e, struct error *err)
 {
-    static const char *const names[] = {"cpu", "cuda", "sim"};
     const struct topology_place *place = &e->plan.engine[e->index];
-    const char *known;
     int cpus[TOPOLOGY_CPUS_MAX];
 
-    e->ops = device_find(names[e->config->engine_device], &known);
+    e->ops = setup_device(e->config, err);
     if (e->ops == NULL)
-        return error_set(err, -ENOTSUP, "engine.device = %s is not built in; known: %s",
-                         names[e->config->engine_device], known);
+        return -ENOTSUP;
     for (uint32_t i = 0; i < place->n_threads && i < TOPOLOGY_CPUS_MAX; i++)
         cpus[i] = cpu_set_nth(&place->cpus, i % cpu_set_count(&place->cpus));
     struct device_config config = {.model = e->model,
                                    .geometry = &e->geometry,
                                    .exchange = e->exchange,
-                                   .n_kv_blocks = device_blocks(e),
+                                   .n_kv_blocks = e->device_blocks,
                                    .rows_max = e->rows_max,
                                    .returned_rows_max = e->returned_max,
                                    .seqs_max = e->seqs_max,
@@ -207,6 +149,29 @@ static int open_device(struct engine *e, struct error *err)
                          e->config->engine_kv_mb, e->geometry.block_bytes);
     int rc = e->ops->open(&e->device, &config);
     return rc == 0 ? 0 : error_set(err, rc, "device %s: %s", e->ops->name, strerror(-rc));
+}
+
+/* Without a profile nothing is predicted: jobs have no deadlines and run oldest first. */
+static int take_profile(struct engine *e, struct error *err)
+{
+    const struct omni_config *c = e->config;
+    const struct profile_subject subject = {.ops = e->ops,
+                                            .device = e->device,
+                                            .model = e->model,
+                                            .geometry = &e->geometry,
+                                            .rows_max = e->rows_max,
+                                            .seqs_max = e->seqs_max,
+                                            .context_max = e->context_max};
+    struct profile profile;
+    int rc;
+
+    if (c->engine_profile == CONFIG_PROFILE_OFF)
+        return profile_set_kinds(&e->latency, e->model, err);
+    rc = profile_obtain(&profile, &subject, c->engine_profile_dir,
+                        c->engine_profile == CONFIG_PROFILE_FRESH, err);
+    if (rc == 0)
+        e->latency = profile.latency;
+    return rc;
 }
 
 static int init_worker_books(struct engine *e, uint32_t w)
@@ -241,7 +206,7 @@ static int init_books(struct engine *e)
                                  e->table_max, e->context_max);
 
     if (rc == 0)
-        rc = kv_pool_init(&e->pool, device_blocks(e));
+        rc = kv_pool_init(&e->pool, e->device_blocks);
     for (uint32_t w = 0; w < e->exchange->n_workers && rc == 0; w++)
         rc = init_worker_books(e, w);
     e->slot_owner = calloc(n_slots + 1, sizeof *e->slot_owner);
@@ -322,6 +287,7 @@ int engine_init(struct engine *e, const struct omni_config *config, uint32_t ind
 
     memset(e, 0, sizeof *e);
     e->stats = STATS_NONE;
+    e->sweep_log = SWEEP_LOG_NONE;
     e->config = config;
     e->index = index;
     rc = plan_topology(e, err);
@@ -331,6 +297,10 @@ int engine_init(struct engine *e, const struct omni_config *config, uint32_t ind
         rc = open_exchange(e, err);
     if (rc == 0)
         rc = open_device(e, err);
+    if (rc == 0)
+        rc = take_profile(e, err);
+    if (rc == 0)
+        rc = sweep_log_open(&e->sweep_log, config->engine_sweep_log, err);
     if (rc == 0 && init_books(e) != 0)
         rc = error_set(err, -ENOMEM, "no memory for %u sequences of %u tokens",
                        config->engine_max_seqs, e->context_max);
@@ -397,8 +367,10 @@ static void beat(struct engine *e, uint64_t now)
     e->n_beats++;
     exchange_shm_poll_peers(e->shm, now);
     engine_page_beat(&e->shm->page, now, e->sweep);
-    if (e->n_beats % STATE_EVERY_BEATS == 0)
+    if (e->n_beats % STATE_EVERY_BEATS == 0) {
+        foresight_report(e);
         report_state(e);
+    }
 }
 
 static bool something_happened(void *arg)
@@ -455,6 +427,7 @@ static void free_books(struct engine *e)
 void engine_shutdown(struct engine *e)
 {
     control_destroy(e->control);
+    sweep_log_close(&e->sweep_log);
     if (e->device != NULL)
         e->ops->close(e->device);
     free_books(e);

@@ -12,6 +12,7 @@
  *     placement  device, arena or parked; copies out and back         placement.h
  *     batch      who is in the next sweep                             batch.h
  *     replay     what a finished sweep means                          replay.h
+ *     foresight  how long it will take, and how well that was known   foresight.h
  *     ending     answers, and gives memory back when nobody can touch it   ending.h
  *     report     state for the router, statistics page                report.h
  *   device     its own threads                                       device/device.h
@@ -23,7 +24,8 @@
 
 #include "common/base/config.h"
 #include "common/model/model.h"
-#include "common/sched/arrival.h"
+#include "common/sched/accuracy.h"
+#include "common/sched/latency.h"
 #include "common/shm/stats.h"
 #include "common/topology/topology.h"
 #include "gpu-engine/admission.h"
@@ -32,6 +34,7 @@
 #include "gpu-engine/exchange_shm.h"
 #include "gpu-engine/kv_pool.h"
 #include "gpu-engine/sequence.h"
+#include "gpu-engine/sweep_log.h"
 
 enum {
     ENGINE_COPIES_MAX = 8,
@@ -69,7 +72,11 @@ enum {
     X(ARENA_TOTAL, "arena_blocks_total", GAUGE, "KV blocks of all arenas")                         \
     X(ARENA_HUGE, "arena_huge_bytes", GAUGE, "arena bytes in huge pages")                          \
     X(SLOTS_FREE, "slots_free", GAUGE, "free job slots")                                           \
-    X(SWEEP_US, "last_sweep_us", GAUGE, "time of the last sweep")
+    X(SWEEP_US, "last_sweep_us", GAUGE, "time of the last sweep")                                  \
+    X(PREDICTED_US, "last_sweep_predicted_us", GAUGE, "predicted before it was submitted")         \
+    X(ACCURACY_MEAN, "accuracy_mean_permille", GAUGE,                                              \
+      "1 - |predicted - measured| / measured, mean of the last 1,024 sweeps")                      \
+    X(ACCURACY_P90, "accuracy_p90_permille", GAUGE, "what 90 % of these sweeps reach or exceed")
 /* clang-format on */
 
 #define ENGINE_STAT_ENUM(NAME, ...) ENGINE_STAT_##NAME,
@@ -89,7 +96,9 @@ struct engine_batch {
     struct device_seq *seqs;
     uint32_t *members; /* [seqs_max] sequence of each device_seq */
     uint32_t n_seqs, n_rows;
-    uint64_t kv_tokens; /* context lengths over the common rows */
+    struct latency_load load; /* what the latency model knows of it */
+    struct latency_prediction predicted;
+    uint32_t n_under_way; /* offloaded rows, those that enter included */
     struct device_enter *enters;
     uint32_t n_enter;
     struct device_pick *picks;
@@ -108,7 +117,7 @@ struct engine {
     struct device *device;
     struct exchange_shm *shm;
     struct exchange *exchange; /* shm, or a wrapper around it */
-    uint32_t context_max, rows_max, returned_max, seqs_max, table_max;
+    uint32_t context_max, rows_max, returned_max, seqs_max, table_max, device_blocks;
 
     struct sequence_table sequences;
     struct admission admission;
@@ -127,8 +136,10 @@ struct engine {
     struct engine_batch batch;
     bool in_flight;
     uint64_t sweep; /* number of the last one submitted */
-    struct arrival_model arrival;
-    struct arrival_layer *arrival_layers;
+    struct latency_model latency;
+    struct accuracy accuracy;
+    double layers_per_row; /* that an offloaded row gets through in a sweep; moving average */
+    struct sweep_log sweep_log;
 
     struct control *control;
     uint64_t identity; /* epoch in messages: changes with every start, whatever became of shm */

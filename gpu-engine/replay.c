@@ -2,6 +2,7 @@
 
 #include "common/base/invariant.h"
 #include "gpu-engine/ending.h"
+#include "gpu-engine/foresight.h"
 #include "gpu-engine/kv.h"
 
 /* ---- One token ------------------------------------------------------------------------------- */
@@ -133,11 +134,7 @@ static bool copy_under_way(const struct engine *e)
 
 static void observe(struct engine *e, const struct device_done *done)
 {
-    for (uint32_t l = 0; l < e->geometry.n_layers; l++)
-        e->arrival_layers[l] = (struct arrival_layer){.jobs_ns = done->layer[l].jobs_ns,
-                                                      .proj_ns = done->layer[l].proj_ns};
-    if (e->batch.n_rows > 0)
-        arrival_observe(&e->arrival, done->start_ns, e->arrival_layers, e->batch.kv_tokens);
+    foresight_observe(e, done);
     engine_count(e, ENGINE_STAT_SWEEPS, 1);
     engine_count(e, ENGINE_STAT_ROWS, e->batch.n_rows);
     engine_count(e, ENGINE_STAT_JOBS_POSTED, done->n_posted);

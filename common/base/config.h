@@ -17,6 +17,7 @@ enum { CONFIG_STRING_MAX = 256, CONFIG_CLASSES_MAX = 8, CONFIG_CLASS_NAME_MAX = 
 
 enum config_device { CONFIG_DEVICE_CPU, CONFIG_DEVICE_CUDA, CONFIG_DEVICE_SIM };
 enum config_offload { CONFIG_OFFLOAD_AUTO, CONFIG_OFFLOAD_ALWAYS, CONFIG_OFFLOAD_NEVER };
+enum config_profile { CONFIG_PROFILE_AUTO, CONFIG_PROFILE_FRESH, CONFIG_PROFILE_OFF };
 enum config_kv_type { CONFIG_KV_F16, CONFIG_KV_BF16, CONFIG_KV_F32 };
 
 /* Field types by option type; field names are <section>_<key>. */

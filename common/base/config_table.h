@@ -48,6 +48,12 @@
     X(engine, cpus, STRING, "", 0, 200, "",                                                        \
       "cpus of each engine, separated by '|', e.g. 0-7|16-23; empty: what the topology gives")     \
     X(engine, numa_bind, BOOL, "yes", 0, 1, "", "bind threads and memory to NUMA nodes")           \
+    X(engine, profile, ENUM, "auto", 0, 2, "auto|fresh|off",                                       \
+      "latency model: from profile_dir or measured at start, always measured, or none")            \
+    X(engine, profile_dir, STRING, "", 0, 200, "",                                                 \
+      "profiles; empty: $XDG_CACHE_HOME/omniserve/profiles, else ~/.cache/omniserve/profiles")     \
+    X(engine, sweep_log, STRING, "", 0, 250, "",                                                   \
+      "file for a line per sweep: load, predicted and measured times; empty: none")                \
     X(engine, ready_timeout_ms, MS, "60000", 100, 3600000, "ms",                                   \
       "longest wait for workers' acknowledgements at start")
 
@@ -73,7 +79,6 @@
     X(router, slow_client_ms, MS, "5000", 10, 600000, "ms",                                        \
       "a client whose outbox is full for so long is disconnected")                                 \
     X(router, outbox_kb, U32, "256", 16, 1048576, "KiB", "outbox per session")                     \
-    X(router, message_mb, U32, "16", 1, 1024, "MiB", "largest message")                            \
     X(router, result_keep_s, U32, "60", 0, 86400, "s", "finished results are kept for late askers")\
     X(router, grace_s, U32, "0", 0, 86400, "s",                                                    \
       "an engine keeps best-effort requests parked so long for a new router")                      \

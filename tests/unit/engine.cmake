@@ -2,7 +2,6 @@
 foreach(module pick sampler kv_pool admission sequence exchange_delay)
   omni_test(test_${module} fast LIBS omni_engine SOURCES test_${module}.c)
 endforeach()
-omni_test(test_arrival fast LIBS omni_sched SOURCES test_arrival.c)
 
 # Exactness, once per instruction set; a program of a set that this CPU lacks is skipped.
 set(device_fixture device_fixture.c local_exchange.c)
@@ -12,6 +11,8 @@ foreach(isa ref avx2 avx512)
   set_tests_properties(test_device_cpu_${isa} PROPERTIES LABELS fast SKIP_RETURN_CODE 77 TIMEOUT 300
     ENVIRONMENT OMNI_ISA=${isa})
 endforeach()
+
+omni_test(test_profile fast LIBS omni_engine SOURCES test_profile.c ${device_fixture})
 
 # Engine and workers as threads of one process.
 omni_test(test_engine fast LIBS omni_engine omni_attnd SOURCES test_engine.c engine_fixture.c)

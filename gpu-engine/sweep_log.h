@@ -1,0 +1,37 @@
+/* sweep_log.h - a line per sweep, for those who want to know where predictions fail.
+ *
+ * The first half of a line is made before its sweep is submitted (what was asked, what was
+ * predicted), the second half when it has ended (what was measured); SWEEP_LOG_COLUMNS heads the
+ * file.  Lines are collected in memory and written when the buffer is full, and at the end; closed,
+ * each call is one comparison.  Engine thread. */
+#ifndef OMNI_GPU_ENGINE_SWEEP_LOG_H
+#define OMNI_GPU_ENGINE_SWEEP_LOG_H
+
+#include <stddef.h>
+
+#include "common/base/error.h"
+#include "common/sched/latency.h"
+
+#define SWEEP_LOG_COLUMNS                                                                          \
+    "sweep rows decodes chunks chunk_rows out entering kv_tokens pairs returned "                  \
+    "p_total_ns p_dense_ns p_attention_ns p_head_ns "                                              \
+    "m_total_ns m_dense_ns m_attention_ns m_head_ns m_returned posted ridden"
+
+struct sweep_log {
+    int fd; /* -1: closed */
+    char *buffer;
+    size_t n_bytes;
+};
+#define SWEEP_LOG_NONE ((struct sweep_log){.fd = -1})
+
+/* path "": stays closed.  The file is made anew.  0 or -errno with *err. */
+int sweep_log_open(struct sweep_log *log, const char *path, struct error *err);
+void sweep_log_close(struct sweep_log *log);
+
+void sweep_log_predicted(struct sweep_log *log, uint64_t sweep, const struct latency_load *load,
+                         const struct latency_prediction *p);
+/* returned, posted, ridden: rows over all layers. */
+void sweep_log_measured(struct sweep_log *log, const struct latency_measured *m, double total_ns,
+                        uint32_t returned, uint32_t posted, uint32_t ridden);
+
+#endif
