@@ -1,6 +1,7 @@
 #include "gpu-engine/ending.h"
 
 #include "gpu-engine/kv.h"
+#include "gpu-engine/ledger.h"
 #include "gpu-engine/placement.h"
 
 static void end(struct engine *e, struct sequence *s, enum finish_reason reason)
@@ -39,7 +40,7 @@ void ending_finish(struct engine *e, struct sequence *s, enum finish_reason reas
         .ridealong_jobs = s->n_ridden,
         .parked_jobs = s->n_parked,
     };
-    control_send(e->control, &m);
+    engine_send(e, &m);
     engine_count(e, reason == FINISH_CANCELLED ? ENGINE_STAT_CANCELLED : ENGINE_STAT_FINISHED, 1);
     end(e, s, reason);
 }
@@ -54,7 +55,7 @@ void ending_fail(struct engine *e, struct sequence *s, enum error_code code, con
                                                    .code = code,
                                                    .message = str_of(message),
                                                    .retryable = retryable};
-    control_send(e->control, &m);
+    engine_send(e, &m);
     engine_count(e, ENGINE_STAT_FAILED, 1);
     end(e, s, FINISH_ERROR);
 }
@@ -90,8 +91,7 @@ static bool drain(struct engine *e, struct sequence *s)
     if (!drain_slot(e, s))
         return false;
     placement_release_arena(e, s);
-    if (s->ref.gen != 0)
-        directory_release(&e->shm->directory, s->ref);
+    ledger_close(e, s);
     return true;
 }
 

@@ -60,6 +60,16 @@ struct exchange_ops {
     /* Voids whatever job the slot holds, if nobody can touch it any more: 1 = the slot, and what
      * its job named, may change owner; 0 = its worker still has it.  No sweep may be in flight. */
     int (*slot_release)(struct exchange *x, uint32_t slot);
+    /* Blocks of a worker's arena. */
+    uint32_t (*n_blocks)(struct exchange *x, uint32_t worker);
+    /* Owner tag of an arena block, for looking in: seq_generation 0 = nobody. */
+    void (*set_owner)(struct exchange *x, uint32_t worker, uint32_t block, uint32_t seq_idx,
+                      uint32_t seq_generation);
+    /* Heartbeat of the engine (progress: sweeps), and a look at all workers: who lives, who is
+     * late, who must be killed. */
+    void (*beat)(struct exchange *x, uint64_t now_ns, uint64_t progress);
+    /* Forgets what workers have announced: done words say what is finished. */
+    void (*drain)(struct exchange *x);
     void (*destroy)(struct exchange *x);
 };
 

@@ -96,6 +96,35 @@ static int delay_slot_release(struct exchange *x, uint32_t slot)
     return inner->ops->slot_release(inner, slot);
 }
 
+static uint32_t delay_n_blocks(struct exchange *x, uint32_t worker)
+{
+    struct exchange *inner = delay_of(x)->inner;
+
+    return inner->ops->n_blocks(inner, worker);
+}
+
+static void delay_set_owner(struct exchange *x, uint32_t worker, uint32_t block, uint32_t seq_idx,
+                            uint32_t seq_generation)
+{
+    struct exchange *inner = delay_of(x)->inner;
+
+    inner->ops->set_owner(inner, worker, block, seq_idx, seq_generation);
+}
+
+static void delay_beat(struct exchange *x, uint64_t now_ns, uint64_t progress)
+{
+    struct exchange *inner = delay_of(x)->inner;
+
+    inner->ops->beat(inner, now_ns, progress);
+}
+
+static void delay_drain(struct exchange *x)
+{
+    struct exchange *inner = delay_of(x)->inner;
+
+    inner->ops->drain(inner);
+}
+
 static void delay_free(struct exchange_delay *d)
 {
     free(d->arrived);
@@ -123,6 +152,10 @@ static const struct exchange_ops delay_ops = {
     .staging = delay_staging,
     .peer = delay_peer,
     .slot_release = delay_slot_release,
+    .n_blocks = delay_n_blocks,
+    .set_owner = delay_set_owner,
+    .beat = delay_beat,
+    .drain = delay_drain,
     .destroy = delay_destroy,
 };
 

@@ -157,14 +157,31 @@ bool exchange_shm_announced(struct exchange_shm *x)
     return false;
 }
 
-void exchange_shm_drain_announcements(struct exchange_shm *x)
+static void shm_drain(struct exchange *x)
 {
     uint32_t slots[DRAIN_BATCH];
 
-    for (uint32_t w = 0; w < x->base.n_workers; w++) {
-        while (job_engine_poll(&x->tables[w], slots, DRAIN_BATCH) == DRAIN_BATCH)
+    for (uint32_t w = 0; w < x->n_workers; w++) {
+        while (job_engine_poll(&shm_of(x)->tables[w], slots, DRAIN_BATCH) == DRAIN_BATCH)
             continue;
     }
+}
+
+static uint32_t shm_n_blocks(struct exchange *x, uint32_t worker)
+{
+    return shm_of(x)->arenas[worker].n_blocks;
+}
+
+static void shm_set_owner(struct exchange *x, uint32_t worker, uint32_t block, uint32_t seq_idx,
+                          uint32_t seq_generation)
+{
+    arena_set_owner(&shm_of(x)->arenas[worker], block, seq_idx, seq_generation);
+}
+
+static void shm_beat(struct exchange *x, uint64_t now_ns, uint64_t progress)
+{
+    exchange_shm_poll_peers(shm_of(x), now_ns);
+    engine_page_beat(&shm_of(x)->page, now_ns, progress);
 }
 
 /* ---- Life ------------------------------------------------------------------------------------ */
@@ -193,6 +210,10 @@ static const struct exchange_ops shm_ops = {
     .staging = shm_staging,
     .peer = shm_peer,
     .slot_release = shm_slot_release,
+    .n_blocks = shm_n_blocks,
+    .set_owner = shm_set_owner,
+    .beat = shm_beat,
+    .drain = shm_drain,
     .destroy = shm_destroy,
 };
 

@@ -52,7 +52,5 @@ void exchange_shm_poll_peers(struct exchange_shm *x, uint64_t now_ns);
 /* True if a worker has announced a finished job that nobody looked at yet; cheap, for bell_sleep.
  */
 bool exchange_shm_announced(struct exchange_shm *x);
-/* Forgets the announcements: the slots' done words say what is finished. */
-void exchange_shm_drain_announcements(struct exchange_shm *x);
 
 #endif

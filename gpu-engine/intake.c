@@ -19,13 +19,13 @@ static void reply(struct engine *e, const struct request_id *id,
         m.submit_reply.retry_after_ms = answer->retry_after_ms;
         engine_count(e, ENGINE_STAT_REFUSED, 1);
     }
-    control_send(e->control, &m);
+    engine_send(e, &m);
 }
 
 static bool tokens_in_vocabulary(const struct engine *e, const struct message_submit *m)
 {
     for (uint32_t i = 0; i < m->tokens.n; i++) {
-        if (m->tokens.data[i] >= e->model->n_vocab)
+        if (m->tokens.data[i] >= e->n_vocab)
             return false;
     }
     return true;
@@ -68,7 +68,7 @@ static void decide(struct engine *e, const struct message_submit *m,
     } else if (!tokens_in_vocabulary(e, m)) {
         *answer = (struct admission_answer){.code = ERROR_BAD_REQUEST};
         snprintf(answer->message, sizeof answer->message, "tokens: an id is not below %u",
-                 e->model->n_vocab);
+                 e->n_vocab);
     } else if (m->has_adapter && m->adapter.n > 0) {
         *answer = (struct admission_answer){.code = ERROR_BAD_REQUEST};
         snprintf(answer->message, sizeof answer->message, "adapter: no adapter is loaded");
@@ -79,7 +79,8 @@ static void decide(struct engine *e, const struct message_submit *m,
 
 static void on_submit(void *arg, const struct message_submit *m)
 {
-    struct engine *e = arg;
+    struct host *h = arg;
+    struct engine *e = &h->engine;
     struct sequence *s = sequence_take(&e->sequences);
     struct admission_answer answer;
 
@@ -88,17 +89,17 @@ static void on_submit(void *arg, const struct message_submit *m)
     if (answer.accepted) {
         fill(s, m);
         sequence_arrive(&e->sequences, s);
-        engine_ring(e);
+        host_ring(h);
     } else if (s != NULL) {
         sequence_forget(&e->sequences, s);
     }
 }
 
-static void ask(struct engine *e, const struct request_id *id, enum sequence_ask what)
+static void ask(struct host *h, const struct request_id *id, enum sequence_ask what)
 {
     /* An unknown id has just ended: the router hears of that anyway. */
-    if (sequence_ask(&e->sequences, id, what) == 0)
-        engine_ring(e);
+    if (sequence_ask(&h->engine.sequences, id, what) == 0)
+        host_ring(h);
 }
 
 static void on_cancel(void *arg, const struct request_id *id)
@@ -113,33 +114,34 @@ static void on_stop(void *arg, const struct request_id *id)
 
 static void on_router_lost(void *arg)
 {
-    struct engine *e = arg;
+    struct host *h = arg;
 
-    sequence_ask_all(&e->sequences, SEQUENCE_ASK_CANCEL);
-    engine_ring(e);
+    sequence_ask_all(&h->engine.sequences, SEQUENCE_ASK_CANCEL);
+    host_ring(h);
 }
 
 static void introduce(void *arg, struct message_engine_hello *hello)
 {
-    struct engine *e = arg;
+    struct host *h = arg;
+    struct engine *e = &h->engine;
 
     atomic_store_explicit(&e->state_wanted, true, memory_order_relaxed);
     *hello = (struct message_engine_hello){.version = PROTO_VERSION,
                                            .engine = e->index,
-                                           .epoch = e->identity,
+                                           .epoch = h->identity,
                                            .pid = (uint32_t)getpid(),
-                                           .model_hash = e->model->hash,
+                                           .model_hash = e->geometry.model_hash,
                                            .n_ctx = e->context_max,
-                                           .n_vocab = e->model->n_vocab,
+                                           .n_vocab = e->n_vocab,
                                            .kv_blocks_total = e->pool.n_blocks,
                                            .block_tokens = e->geometry.block_tokens,
                                            .n_workers = e->exchange->n_workers,
                                            .requests_max = e->sequences.n};
 }
 
-struct control_handlers intake_handlers(struct engine *e)
+struct control_handlers intake_handlers(struct host *h)
 {
-    return (struct control_handlers){.arg = e,
+    return (struct control_handlers){.arg = h,
                                      .introduce = introduce,
                                      .submit = on_submit,
                                      .cancel = on_cancel,

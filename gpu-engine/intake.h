@@ -5,9 +5,9 @@
 #ifndef OMNI_GPU_ENGINE_INTAKE_H
 #define OMNI_GPU_ENGINE_INTAKE_H
 
-#include "gpu-engine/engine.h"
+#include "gpu-engine/host.h"
 
-/* Handlers for control_create; arg is the engine. */
-struct control_handlers intake_handlers(struct engine *e);
+/* Handlers for control_create; their argument is the host. */
+struct control_handlers intake_handlers(struct host *h);
 
 #endif

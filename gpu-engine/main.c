@@ -5,10 +5,10 @@
 #include "common/base/invariant.h"
 #include "common/base/log.h"
 #include "common/base/process.h"
-#include "gpu-engine/engine.h"
+#include "gpu-engine/host.h"
 
 static struct omni_config config;
-static struct engine engine;
+static struct host host;
 
 int main(int argc, char **argv)
 {
@@ -34,10 +34,10 @@ int main(int argc, char **argv)
         fatal("cannot catch signals");
     if (process_follow_supervisor() != 0)
         fatal("the supervisor has ended");
-    if (engine_init(&engine, &config, args.index, &err) != 0)
+    if (host_init(&host, &config, args.index, &err) != 0)
         fatal("%s", err.text);
     while (!process_stop_requested())
-        engine_tick(&engine);
-    engine_shutdown(&engine);
+        host_tick(&host);
+    host_shutdown(&host);
     return EXIT_SUCCESS;
 }

@@ -4,6 +4,7 @@
 
 #include "common/base/invariant.h"
 #include "gpu-engine/kv.h"
+#include "gpu-engine/ledger.h"
 
 /* ---- The books of an arena ------------------------------------------------------------------- */
 
@@ -39,7 +40,7 @@ void placement_release_arena(struct engine *e, struct sequence *s)
             uint32_t block = s->arena_blocks[g * e->table_max + i];
             kv_pool_release(pool, block);
             if (pool->blocks[block].refs == 0)
-                arena_set_owner(&e->shm->arenas[s->worker], block, 0, 0);
+                e->exchange->ops->set_owner(e->exchange, s->worker, block, 0, 0);
         }
     }
     s->n_arena_blocks = 0;
@@ -81,7 +82,7 @@ static bool take_arena_block(struct engine *e, struct sequence *s, uint32_t g, u
     }
     *to = kv_pool_acquire(pool);
     invariant(*to != KV_BLOCK_NONE); /* choose_worker saw enough free blocks */
-    arena_set_owner(&e->shm->arenas[s->worker], *to, s->ref.idx, s->ref.gen);
+    e->exchange->ops->set_owner(e->exchange, s->worker, *to, s->ref.idx, s->ref.gen);
     /* Copies run in order: whoever finds this seal copies, or reads, after the bytes are there. */
     if (hash != 0)
         kv_pool_seal(pool, *to, hash);
@@ -120,23 +121,14 @@ static void submit_copy(struct engine *e, struct sequence *s, enum device_copy_d
     engine_count(e, ENGINE_STAT_COPIED_BLOCKS, n);
 }
 
-static void set_directory(struct engine *e, struct sequence *s, enum directory_state state)
-{
-    for (uint32_t g = 0; g < e->geometry.n_groups; g++)
-        directory_set_state(&e->shm->directory, s->ref, g, state);
-}
-
 static void copy_out(struct engine *e, struct sequence *s, uint32_t worker)
 {
     s->worker = worker;
     uint32_t n = plan_copy_out(e, s);
 
-    set_directory(e, s, DIRECTORY_FILLING);
-    for (uint32_t g = 0; g < e->geometry.n_groups; g++)
-        directory_set_blocks(&e->shm->directory, s->ref, g, worker,
-                             s->arena_blocks + g * e->table_max, s->n_arena_blocks);
     take_slot(e, s);
-    directory_set_slot(&e->shm->directory, s->ref, s->slot);
+    ledger_set_state(e, s, DIRECTORY_FILLING);
+    ledger_set_place(e, s);
     submit_copy(e, s, DEVICE_COPY_OUT, n);
     sequence_set_state(&e->sequences, s, SEQUENCE_COPY_OUT);
     engine_count(e, ENGINE_STAT_COPIES_OUT, 1);
@@ -144,7 +136,7 @@ static void copy_out(struct engine *e, struct sequence *s, uint32_t worker)
 
 static void copied_out(struct engine *e, struct sequence *s)
 {
-    set_directory(e, s, DIRECTORY_RESIDENT);
+    ledger_set_state(e, s, DIRECTORY_RESIDENT);
     kv_release(e, s);
     e->workers[s->worker].n_resident++;
     sequence_set_state(&e->sequences, s, SEQUENCE_RESIDENT);
@@ -172,7 +164,7 @@ static void copy_in(struct engine *e, struct sequence *s)
 
     invariant(rc == 0 && !s->in_slot);
     uint32_t n = plan_copy_in(e, s);
-    set_directory(e, s, DIRECTORY_LEAVING);
+    ledger_set_state(e, s, DIRECTORY_LEAVING);
     submit_copy(e, s, DEVICE_COPY_IN, n);
     e->workers[s->worker].n_resident--;
     sequence_set_state(&e->sequences, s, SEQUENCE_COPY_IN);
@@ -181,7 +173,7 @@ static void copy_in(struct engine *e, struct sequence *s)
 
 static void copied_in(struct engine *e, struct sequence *s)
 {
-    set_directory(e, s, DIRECTORY_DEVICE);
+    ledger_set_state(e, s, DIRECTORY_DEVICE);
     placement_give_slot(e, s);
     placement_release_arena(e, s);
     /* Its blocks are its own copies: sealing starts over with the sequence's first block. */
@@ -230,7 +222,7 @@ bool placement_yield(struct engine *e, const struct sequence *keep)
     engine_count(e, ENGINE_STAT_RECOMPUTED, newest->n_kv);
     kv_release(e, newest);
     newest->n_kv = 0;
-    directory_commit(&e->shm->directory, newest->ref, 0);
+    ledger_drop(e, newest);
     sequence_set_state(&e->sequences, newest, SEQUENCE_WAITING);
     return true;
 }
@@ -289,6 +281,19 @@ static void relieve_device(struct engine *e)
         try_copy_out(e, newest);
 }
 
+static struct sequence *oldest_on_device(struct engine *e)
+{
+    struct sequence *oldest = NULL;
+
+    for (uint32_t i = 0; i < e->sequences.n; i++) {
+        struct sequence *s = &e->sequences.all[i];
+        if (s->state == SEQUENCE_COMPUTING && engine_is_best_effort(s) &&
+            (oldest == NULL || s->order < oldest->order))
+            oldest = s;
+    }
+    return oldest;
+}
+
 static struct sequence *oldest_resident(struct engine *e)
 {
     struct sequence *oldest = NULL;
@@ -316,11 +321,12 @@ static void fill_device(struct engine *e)
         copy_in(e, s);
 }
 
-/* A decode that cannot grow and whom no copy will help: somebody must give up its KV. */
+/* A decode that cannot grow and whom no copy will help: somebody must give up its KV.  Never the
+ * oldest: alone it would only drop what it must have again, and then may not even fit. */
 static void unstick_device(struct engine *e)
 {
     if (e->be_stuck && e->sequences.n_in_state[SEQUENCE_COPY_OUT] == 0)
-        placement_yield(e, NULL);
+        placement_yield(e, oldest_on_device(e));
 }
 
 void placement_step(struct engine *e)

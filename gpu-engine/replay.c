@@ -4,6 +4,7 @@
 #include "gpu-engine/ending.h"
 #include "gpu-engine/foresight.h"
 #include "gpu-engine/kv.h"
+#include "gpu-engine/ledger.h"
 
 /* ---- One token ------------------------------------------------------------------------------- */
 
@@ -16,22 +17,13 @@ static bool is_stop_token(const struct sequence *s, uint32_t token)
     return false;
 }
 
-/* The KV of all known tokens is complete, and the next one is known: into the directory. */
-static void commit(struct engine *e, const struct sequence *s)
-{
-    if (s->ref.gen == 0)
-        return;
-    directory_log_token(&e->shm->directory, s->ref, s->n_tokens - 1, s->tokens[s->n_tokens - 1]);
-    directory_commit(&e->shm->directory, s->ref, s->n_kv);
-}
-
 static void accept_token(struct engine *e, struct sequence *s, uint32_t token, bool on_worker,
                          uint64_t now_ns, struct message_engine_tokens *out)
 {
     uint32_t index = sequence_n_output(s);
 
     s->tokens[s->n_tokens++] = token;
-    commit(e, s);
+    ledger_commit(e, s);
     s->n_worker_tokens += on_worker;
     s->n_device_tokens += !on_worker;
     engine_count(e, on_worker ? ENGINE_STAT_TOKENS_WORKER : ENGINE_STAT_TOKENS_DEVICE, 1);
@@ -154,7 +146,7 @@ void replay_sweep(struct engine *e, const struct device_done *done)
     for (uint32_t i = 0; i < done->n_out; i++)
         replay_token(e, &done->out[i], done->end_ns, &m.engine_tokens);
     if (m.engine_tokens.items.n > 0)
-        control_send(e->control, &m);
+        engine_send(e, &m);
     replay_endings(e, done);
     e->in_flight = false;
 }

@@ -108,7 +108,7 @@ static uint64_t state_hash(const struct message_engine_state *s)
 void report_state(struct engine *e)
 {
     struct class_state classes[CONFIG_CLASSES_MAX] = {{0}};
-    struct worker_state workers[EXCHANGE_WORKERS_MAX];
+    struct worker_state workers[ENGINE_WORKERS_MAX];
     const uint32_t *n = e->sequences.n_in_state;
     struct message m = {.type = MESSAGE_ENGINE_STATE};
 
@@ -126,8 +126,8 @@ void report_state(struct engine *e)
     };
     uint64_t hash = state_hash(&m.engine_state);
     bool wanted = atomic_exchange_explicit(&e->state_wanted, false, memory_order_relaxed);
-    if (!control_connected(e->control) || (hash == e->state_hash && !wanted))
+    if (!e->sink.connected(e->sink.arg) || (hash == e->state_hash && !wanted))
         return;
     e->state_hash = hash;
-    control_send(e->control, &m);
+    engine_send(e, &m);
 }
