@@ -98,7 +98,8 @@ struct engine_batch {
     uint32_t n_seqs, n_rows;
     struct latency_load load; /* what the latency model knows of it */
     struct latency_prediction predicted;
-    uint32_t n_under_way; /* offloaded rows, those that enter included */
+    uint32_t n_under_way;           /* offloaded rows, those that enter included */
+    uint32_t n_back, n_back_layers; /* of them, those whose job has returned; at so many layers */
     struct device_enter *enters;
     uint32_t n_enter;
     struct device_pick *picks;
@@ -138,7 +139,8 @@ struct engine {
     uint64_t sweep; /* number of the last one submitted */
     struct latency_model latency;
     struct accuracy accuracy;
-    double layers_per_row; /* that an offloaded row gets through in a sweep; moving average */
+    double more_returned[2]; /* merged rows per row under way, beside those that were back before
+                                the sweep began, without and with common rows; moving averages */
     struct sweep_log sweep_log;
 
     struct control *control;

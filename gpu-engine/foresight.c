@@ -1,5 +1,7 @@
 #include "gpu-engine/foresight.h"
 
+#include <math.h>
+
 #include "common/base/clock.h"
 
 /* A weight of 1/16 follows a change of load within some dozens of sweeps. */
@@ -25,7 +27,10 @@ void foresight_predict(struct engine *e)
 
     b->n_under_way = rows_under_way(e);
     b->load.n_entering = b->n_enter;
-    b->load.returned_rows = e->layers_per_row * b->n_under_way / e->geometry.n_layers;
+    double more = e->more_returned[b->n_rows > 0] * b->n_under_way;
+    b->load.returned_rows = b->n_back + more;
+    /* A row that comes in between is rarely at a layer where another one is. */
+    b->load.returned_layers = fmin(b->n_back_layers + more, e->geometry.n_layers);
     b->predicted = latency_predict(&e->latency, &b->load);
     latency_arrivals(&e->latency, &b->load, b->arrivals);
     sweep_log_predicted(&e->sweep_log, e->sweep + 1, &b->load, &b->predicted);
@@ -44,7 +49,9 @@ static struct latency_measured measure(const struct engine *e, const struct devi
     uint32_t n = e->geometry.n_layers;
     const struct device_layer_log *layer = done->layer;
     struct latency_measured m = {.dense_ns = span(done->start_ns, layer[0].jobs_ns),
-                                 .head_ns = span(done->head_ns, done->end_ns)};
+                                 .head_ns = span(done->head_ns, done->end_ns),
+                                 .total_ns = span(done->start_ns, done->end_ns),
+                                 .busy_ns = (double)done->busy_ns};
 
     for (uint32_t l = 0; l < n; l++) {
         m.attention_ns += span(layer[l].jobs_ns, layer[l].proj_ns);
@@ -53,39 +60,50 @@ static struct latency_measured measure(const struct engine *e, const struct devi
     return m;
 }
 
-static uint32_t count_returned(const struct engine *e, const struct device_done *done)
-{
-    uint32_t n = 0;
+/* What came back in the sweep. */
+struct returned {
+    uint32_t n, n_layers, n_ridden;
+};
 
-    for (uint32_t l = 0; l < e->geometry.n_layers; l++)
-        n += done->layer[l].n_picked;
-    return n;
+static struct returned count_returned(const struct engine *e, const struct device_done *done)
+{
+    struct returned r = {.n = 0};
+
+    for (uint32_t l = 0; l < e->geometry.n_layers; l++) {
+        r.n += done->layer[l].n_picked;
+        r.n_layers += done->layer[l].n_picked > 0;
+        r.n_ridden += done->layer[l].n_ridden;
+    }
+    return r;
 }
 
-static uint32_t count_ridden(const struct engine *e, const struct device_done *done)
+static void learn_returned(struct engine *e, const struct returned *r)
 {
-    uint32_t n = 0;
+    const struct engine_batch *b = &e->batch;
+    double *more = &e->more_returned[b->n_rows > 0];
 
-    for (uint32_t l = 0; l < e->geometry.n_layers; l++)
-        n += done->layer[l].n_ridden;
-    return n;
+    if (b->n_under_way > 0 && r->n >= b->n_back)
+        *more += weight * ((double)(r->n - b->n_back) / b->n_under_way - *more);
 }
 
 void foresight_observe(struct engine *e, const struct device_done *done)
 {
     struct engine_batch *b = &e->batch;
     struct latency_measured measured = measure(e, done);
-    uint32_t n_returned = count_returned(e, done);
-    double total = span(done->start_ns, done->end_ns);
+    struct returned r = count_returned(e, done);
+    const struct sweep_log_outcome outcome = {.measured = measured,
+                                              .returned = r.n,
+                                              .returned_layers = r.n_layers,
+                                              .posted = done->n_posted,
+                                              .ridden = r.n_ridden};
 
-    sweep_log_measured(&e->sweep_log, &measured, total, n_returned, done->n_posted,
-                       count_ridden(e, done));
+    sweep_log_measured(&e->sweep_log, &outcome);
     if (e->latency.head.n > 0)
-        accuracy_add(&e->accuracy, latency_accuracy(b->predicted.total_ns, total));
-    if (b->n_under_way > 0)
-        e->layers_per_row += weight * ((double)n_returned / b->n_under_way - e->layers_per_row);
+        accuracy_add(&e->accuracy, latency_accuracy(b->predicted.total_ns, measured.total_ns));
+    learn_returned(e, &r);
     /* Held against the rows that did return, else their number would pass for speed. */
-    b->load.returned_rows = (double)n_returned / e->geometry.n_layers;
+    b->load.returned_rows = r.n;
+    b->load.returned_layers = r.n_layers;
     latency_observe(&e->latency, &b->load, &measured);
     stats_set(&e->stats, ENGINE_STAT_PREDICTED_US, (uint64_t)(b->predicted.total_ns / NS_PER_US));
 }

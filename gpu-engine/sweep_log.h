@@ -13,9 +13,10 @@
 #include "common/sched/latency.h"
 
 #define SWEEP_LOG_COLUMNS                                                                          \
-    "sweep rows decodes chunks chunk_rows out entering kv_tokens pairs returned "                  \
+    "sweep rows decodes chunks chunk_rows out entering kv_tokens pairs returned returned_layers "  \
     "p_total_ns p_dense_ns p_attention_ns p_head_ns "                                              \
-    "m_total_ns m_dense_ns m_attention_ns m_head_ns m_returned posted ridden"
+    "m_total_ns m_dense_ns m_attention_ns m_head_ns m_busy_ns "                                    \
+    "m_returned m_returned_layers posted ridden"
 
 struct sweep_log {
     int fd; /* -1: closed */
@@ -24,14 +25,17 @@ struct sweep_log {
 };
 #define SWEEP_LOG_NONE ((struct sweep_log){.fd = -1})
 
+struct sweep_log_outcome {
+    struct latency_measured measured;
+    uint32_t returned, returned_layers, posted, ridden; /* rows over all layers */
+};
+
 /* path "": stays closed.  The file is made anew.  0 or -errno with *err. */
 int sweep_log_open(struct sweep_log *log, const char *path, struct error *err);
 void sweep_log_close(struct sweep_log *log);
 
 void sweep_log_predicted(struct sweep_log *log, uint64_t sweep, const struct latency_load *load,
                          const struct latency_prediction *p);
-/* returned, posted, ridden: rows over all layers. */
-void sweep_log_measured(struct sweep_log *log, const struct latency_measured *m, double total_ns,
-                        uint32_t returned, uint32_t posted, uint32_t ridden);
+void sweep_log_measured(struct sweep_log *log, const struct sweep_log_outcome *o);
 
 #endif

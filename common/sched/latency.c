@@ -102,14 +102,17 @@ double latency_attention_ns(const struct latency_model *m, uint32_t layer,
     return m->correction[LATENCY_ATTENTION].factor * ns;
 }
 
-/* A layer of the sweep, whether any row reaches it or not. */
+/* A layer of the sweep: its expected time, whether any row reaches it or not. */
 static double dense_expected_ns(const struct latency_model *m, uint32_t layer,
                                 const struct latency_load *load)
 {
+    double layers = load->returned_layers;
+
     if (load->n_rows > 0)
-        return latency_dense_ns(m, layer, load->n_rows + load->returned_rows);
-    double share = -expm1(-load->returned_rows);
-    return share > 0 ? share * latency_dense_ns(m, layer, load->returned_rows / share) : 0;
+        return latency_dense_ns(m, layer, load->n_rows + load->returned_rows / m->n_layers);
+    if (layers <= 0)
+        return 0;
+    return layers / m->n_layers * latency_dense_ns(m, layer, fmax(load->returned_rows / layers, 1));
 }
 
 static double before_ns(const struct latency_model *m, const struct latency_load *load)
@@ -131,7 +134,8 @@ struct latency_prediction latency_predict(const struct latency_model *m,
         p.dense_ns += dense_expected_ns(m, l, load);
         p.attention_ns += latency_attention_ns(m, l, load);
     }
-    p.total_ns = p.dense_ns + p.attention_ns + p.head_ns + p.fixed_ns;
+    p.total_ns = m->correction[LATENCY_STOLEN].factor *
+                 (p.dense_ns + p.attention_ns + p.head_ns + p.fixed_ns);
     return p;
 }
 
@@ -144,7 +148,7 @@ void latency_arrivals(const struct latency_model *m, const struct latency_load *
         double dense = dense_expected_ns(m, l, load), pre = kind_of(m, l)->pre_share;
 
         at += pre * dense + latency_attention_ns(m, l, load);
-        arrival_ns[l] = (uint64_t)at;
+        arrival_ns[l] = (uint64_t)(m->correction[LATENCY_STOLEN].factor * at);
         at += (1 - pre) * dense;
     }
 }
@@ -196,16 +200,28 @@ static float median(const float *values, uint32_t n)
     return sorted[n / 2];
 }
 
+/* predicted_ns: bare, without this correction. */
 static void take_ratio(struct latency_correction *c, double measured_ns, double predicted_ns)
 {
     if (!(predicted_ns > 0) || !(measured_ns > 0))
         return;
-    /* Predictions carry the present factor: the ratio is kept against the bare profile. */
-    c->ratio[c->next] = (float)(measured_ns / predicted_ns * c->factor);
+    c->ratio[c->next] = (float)(measured_ns / predicted_ns);
     c->next = (c->next + 1) % LATENCY_WINDOW;
     c->n_ratios += c->n_ratios < LATENCY_WINDOW;
     double factor = (double)median(c->ratio, c->n_ratios);
     c->factor = fmin(fmax(factor, factor_min), factor_max);
+}
+
+/* A sweep that computed for this share of its time was hardly disturbed: the rest is what the
+ * kernel itself takes. */
+static const double busy_enough = 0.97;
+
+static void take_module(struct latency_model *m, enum latency_module which, double measured_ns,
+                        double predicted_ns)
+{
+    struct latency_correction *c = &m->correction[which];
+
+    take_ratio(c, measured_ns, predicted_ns / c->factor);
 }
 
 void latency_observe(struct latency_model *m, const struct latency_load *load,
@@ -213,7 +229,10 @@ void latency_observe(struct latency_model *m, const struct latency_load *load,
 {
     struct latency_prediction p = latency_predict(m, load);
 
-    take_ratio(&m->correction[LATENCY_DENSE], measured->dense_ns, p.dense_ns + p.fixed_ns);
-    take_ratio(&m->correction[LATENCY_ATTENTION], measured->attention_ns, p.attention_ns);
-    take_ratio(&m->correction[LATENCY_HEAD], measured->head_ns, p.head_ns);
+    take_ratio(&m->correction[LATENCY_STOLEN], measured->total_ns, measured->busy_ns);
+    if (measured->busy_ns < busy_enough * measured->total_ns)
+        return;
+    take_module(m, LATENCY_DENSE, measured->dense_ns, p.dense_ns + p.fixed_ns);
+    take_module(m, LATENCY_ATTENTION, measured->attention_ns, p.attention_ns);
+    take_module(m, LATENCY_HEAD, measured->head_ns, p.head_ns);
 }

@@ -14,15 +14,18 @@
  * forms are those of the piggybacking paper (arXiv 2603.12831, section 4); pa_h is ours: appending
  * a chunk's k and v costs per token, which shows where the context is short.
  *
- * Returned rows are known only afterwards.  Beside common rows a layer's rows are their mean; in a
- * sweep of returned rows alone most layers have none and cost nothing, the others a whole pass over
- * the weights: with m rows a layer on average, spread by chance, a share 1 - exp(-m) has any.
+ * Returned rows are known only in part before a sweep.  Beside common rows a layer's rows are
+ * their mean; in a sweep of returned rows alone most layers have none and cost nothing, the others
+ * a whole pass over the weights, so the number of layers that have any matters.
  *
  * A worker's job takes bytes / bandwidth + a fixed cost.
  *
  * What was measured at start-up (a profile) is corrected online by one factor per module: the
  * median of the last measured / predicted ratios, bounded, so that a neighbour that takes the core
- * for a moment moves nothing, and one that stays is followed within some tens of sweeps.
+ * for a moment moves nothing, and one that stays is followed within some tens of sweeps.  A
+ * neighbour slows a sweep in two ways, which are corrected apart: through caches and memory, each
+ * module by its own factor; and by taking the core away, the whole sweep by one factor, learnt from
+ * the time that the device did compute.
  *
  * Plain data and pure functions; one thread; no clock of its own. */
 #ifndef OMNI_COMMON_SCHED_LATENCY_H
@@ -55,7 +58,14 @@ struct latency_kind {
     double da_a, da_h, da_b;     /* ns per KV token; per decode; once if there is any decode */
 };
 
-enum latency_module { LATENCY_DENSE, LATENCY_ATTENTION, LATENCY_HEAD, LATENCY_MODULES };
+/* What has a correction: the modules, and the share of time that others take from the device. */
+enum latency_module {
+    LATENCY_DENSE,
+    LATENCY_ATTENTION,
+    LATENCY_HEAD,
+    LATENCY_STOLEN,
+    LATENCY_MODULES
+};
 
 struct latency_correction {
     double factor; /* what predictions are multiplied by; 1 at first */
@@ -83,17 +93,18 @@ struct latency_load {
     uint32_t n_rows;    /* common rows */
     uint32_t n_decodes; /* of them, decodes whose attention is on the device */
     uint32_t n_chunks;
-    uint32_t n_chunk_rows; /* of them, tokens of chunks */
-    uint32_t n_out;        /* rows that are sampled */
-    uint32_t n_entering;   /* offloaded rows that begin at layer 0 */
-    double returned_rows;  /* per layer, on average */
+    uint32_t n_chunk_rows;  /* of them, tokens of chunks */
+    uint32_t n_out;         /* rows that are sampled */
+    uint32_t n_entering;    /* offloaded rows that begin at layer 0 */
+    double returned_rows;   /* over all layers */
+    double returned_layers; /* that have any; read only if there are no common rows */
     double c_pa[LATENCY_KINDS_MAX];
     double c_da[LATENCY_KINDS_MAX];
 };
 
 struct latency_prediction {
-    double dense_ns, attention_ns, head_ns, fixed_ns; /* corrected */
-    double total_ns;
+    double dense_ns, attention_ns, head_ns, fixed_ns; /* corrected, undisturbed */
+    double total_ns; /* their sum, and what others will take from it */
 };
 
 void latency_init(struct latency_model *m, uint32_t n_layers);
@@ -121,10 +132,12 @@ void latency_arrivals(const struct latency_model *m, const struct latency_load *
                       uint64_t *arrival_ns);
 
 /* The same modules as they were measured in a finished sweep, dense with what comes before the
- * first layer; 0: was not part of it.  load: with the rows that really returned.  Takes the ratios
- * in. */
+ * first layer; 0: was not part of it.  busy_ns: of total_ns, what others did not take away.
+ * load: with the rows that really returned.  Takes the ratios in; those of modules only if the
+ * sweep was hardly disturbed, for it is not known which of them was. */
 struct latency_measured {
     double dense_ns, attention_ns, head_ns;
+    double total_ns, busy_ns;
 };
 void latency_observe(struct latency_model *m, const struct latency_load *load,
                      const struct latency_measured *measured);

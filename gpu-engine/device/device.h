@@ -122,7 +122,9 @@ struct device_token {
 struct device_done {
     uint64_t seq;
     uint64_t start_ns, end_ns;
-    uint64_t head_ns;                     /* when the last layer was through: head and sampling */
+    uint64_t busy_ns; /* of the time from start to end, what others did not take away (a preempted
+                         thread); all of it where the device cannot know */
+    uint64_t head_ns; /* when the last layer was through: head and sampling */
     uint32_t n_rows_max;                  /* widest dense batch of the sweep */
     uint32_t n_posted;                    /* jobs written */
     const struct device_layer_log *layer; /* [n_layers] */
@@ -200,8 +202,8 @@ struct device_ops {
     /* 1: a sweep ended (*out valid until the next poll); 0: none. */
     int (*poll)(struct device *d, struct device_done *out);
     /* Number of offloaded rows whose job has come back and that no sweep has merged: worth a sweep
-     * although there is no common row. */
-    uint32_t (*n_returned)(struct device *d);
+     * although there is no common row.  *n_layers: at how many layers they wait. */
+    uint32_t (*n_returned)(struct device *d, uint32_t *n_layers);
     /* -EAGAIN: copies_max are under way. */
     int (*copy)(struct device *d, const struct device_copy *copy, uint64_t *ticket);
     /* 1: the copy has ended; 0: not yet. */

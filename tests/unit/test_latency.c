@@ -69,7 +69,8 @@ static void draw_load(const struct latency_model *m, struct latency_load *load)
         latency_load_add_decode(m, load, 1 + draw(4000), true);
     for (uint32_t i = draw(3); i > 0; i--)
         latency_load_add_chunk(m, load, draw(2000), 2 + draw(200), draw(2));
-    load->returned_rows = draw_real(4);
+    load->returned_rows = draw_real(20);
+    load->returned_layers = fmin(load->returned_rows, 1 + draw(N_LAYERS));
 }
 
 /* ---- Staircases ------------------------------------------------------------------------------ */
@@ -171,29 +172,32 @@ static void test_prediction_is_the_sum_of_its_layers(void **state)
     struct latency_prediction p = latency_predict(&m, &load);
     double dense = 0, attention = 0;
     for (uint32_t l = 0; l < N_LAYERS; l++) {
-        dense += latency_dense_ns(&m, l, load.n_rows + load.returned_rows);
+        dense += latency_dense_ns(&m, l, load.n_rows + load.returned_rows / N_LAYERS);
         attention += latency_attention_ns(&m, l, &load);
     }
     assert_near(p.dense_ns, dense, 1e-6);
     assert_near(p.attention_ns, attention, 1e-6);
-    assert_near(p.total_ns, dense + attention + p.head_ns + p.fixed_ns, 1e-6);
+    double stolen = m.correction[LATENCY_STOLEN].factor;
+    assert_near(p.total_ns, stolen * (dense + attention + p.head_ns + p.fixed_ns), 1e-6);
 }
 
 /* Few rows over many layers: a layer without a row costs nothing, one with a row a whole pass. */
 static void test_returned_rows_alone_skip_layers(void **state)
 {
     struct latency_model m;
-    struct latency_load load = {.returned_rows = 0.01};
+    struct latency_load load = {.returned_rows = 3, .returned_layers = 2};
 
     (void)state;
     latency_init(&m, N_LAYERS);
     m.n_kinds = 1;
     m.kind[0].dense = (struct latency_stairs){.n = 2, .rows = {1, 101}, .ns = {1000, 2000}};
-    assert_near(total(&m, &load), N_LAYERS * 0.01 * 1000, 0.01 * N_LAYERS * 10);
-    load.returned_rows = 50; /* every layer has some */
-    assert_near(total(&m, &load), N_LAYERS * 1490, 1);
-    load.returned_rows = 0;
-    assert_near(total(&m, &load), 0, 1e-9);
+    assert_near(total(&m, &load), 2 * 1005, 1e-6);
+    load = (struct latency_load){.returned_rows = 0.1, .returned_layers = 0.1};
+    assert_near(total(&m, &load), 0.1 * 1000, 1e-6);
+    load = (struct latency_load){.returned_rows = 51 * N_LAYERS, .returned_layers = N_LAYERS};
+    assert_near(total(&m, &load), N_LAYERS * 1500, 1e-6);
+    load = (struct latency_load){.n_rows = 0};
+    assert_near(total(&m, &load), 0, 0);
 }
 
 static void test_arrivals_ascend_and_end_before_the_sweep(void **state)
@@ -212,7 +216,7 @@ static void test_arrivals_ascend_and_end_before_the_sweep(void **state)
             assert_true(at[l] <= at[l + 1]);
         assert_true((double)at[N_LAYERS - 1] <= total(&m, &load) + 1);
         double first = latency_attention_ns(&m, 0, &load);
-        assert_true((double)at[0] + 1 >= first);
+        assert_true((double)at[0] + 1 >= m.correction[LATENCY_STOLEN].factor * first);
     }
 }
 
@@ -282,7 +286,9 @@ static struct latency_measured times(const struct latency_prediction *p, double 
 {
     return (struct latency_measured){.dense_ns = factor * (p->dense_ns + p->fixed_ns),
                                      .attention_ns = factor * p->attention_ns,
-                                     .head_ns = factor * p->head_ns};
+                                     .head_ns = factor * p->head_ns,
+                                     .total_ns = factor * p->total_ns,
+                                     .busy_ns = factor * p->total_ns};
 }
 
 /* A model of factor 1 and a load that uses all of it. */
@@ -349,12 +355,33 @@ static void test_correction_is_bounded(void **state)
     assert_near(total(&m, &load), 0.5 * bare.total_ns, 1e-6 * bare.total_ns);
 }
 
+/* A neighbour that takes a third of the core stretches sweeps, whichever module it hits: the
+ * modules stay as they are, the sweep's time follows. */
+static void test_stolen_time_is_no_modules_fault(void **state)
+{
+    struct latency_model m;
+    struct latency_load load;
+
+    (void)state;
+    fresh(&m, &load);
+    const struct latency_prediction bare = latency_predict(&m, &load);
+    for (int i = 0; i < 2 * LATENCY_WINDOW; i++) {
+        struct latency_measured seen = times(&bare, 1);
+        seen.total_ns *= 1.5;
+        *(i % 2 == 0 ? &seen.attention_ns : &seen.dense_ns) += 0.5 * bare.total_ns;
+        latency_observe(&m, &load, &seen);
+    }
+    assert_near(total(&m, &load), 1.5 * bare.total_ns, 1e-6 * bare.total_ns);
+    assert_near(latency_predict(&m, &load).attention_ns, bare.attention_ns, 0);
+    assert_near(latency_predict(&m, &load).dense_ns, bare.dense_ns, 0);
+}
+
 /* A sweep without a module says nothing of it, and nonsense is passed over. */
 static void test_correction_of_a_module_that_did_not_run(void **state)
 {
     const struct latency_measured seen = {.dense_ns = 1e6, .attention_ns = 0, .head_ns = NAN};
     struct latency_model m;
-    struct latency_load load = {.returned_rows = 1};
+    struct latency_load load = {.returned_rows = 1, .returned_layers = 1};
 
     (void)state;
     seed = 6;
@@ -383,6 +410,7 @@ int main(void)
         cmocka_unit_test(test_correction_follows_what_stays),
         cmocka_unit_test(test_correction_ignores_outliers),
         cmocka_unit_test(test_correction_is_bounded),
+        cmocka_unit_test(test_stolen_time_is_no_modules_fault),
         cmocka_unit_test(test_correction_of_a_module_that_did_not_run),
     };
 

@@ -15,6 +15,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
+#include "common/base/clock.h"
 #include "common/compute/attention.h"
 #include "common/compute/team.h"
 #include "gpu-engine/device/cpu/cpu_dense.h"
@@ -138,7 +139,7 @@ void cpu_slots_enter(struct device *d, struct cpu_sweep *s);
 void cpu_slots_post(struct device *d, struct cpu_sweep *s, uint32_t l);
 /* Picks returned rows of layer l and appends them to the active rows. */
 void cpu_slots_pick(struct device *d, struct cpu_sweep *s, uint32_t l);
-uint32_t cpu_slots_n_returned(struct device *d);
+uint32_t cpu_slots_n_returned(struct device *d, uint32_t *n_layers);
 
 /* Appends a part of n rows to the active rows; returns its index. */
 uint32_t cpu_part_add(struct device *d, uint32_t source, uint32_t pos, uint32_t n, float *x);
@@ -153,6 +154,15 @@ static inline float *cpu_slot_residual(struct device *d, uint32_t slot)
 static inline bool cpu_part_is_offloaded(const struct cpu_part *p)
 {
     return (p->source & DEVICE_TOKEN_OFFLOADED) != 0;
+}
+
+/* What this thread has computed, preemption left out. */
+static inline uint64_t cpu_thread_ns(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
 }
 
 /* cpu_measure.c: the device's measure, and its part on the sweep thread. */

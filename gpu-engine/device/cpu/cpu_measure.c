@@ -121,12 +121,7 @@ static void run_embed(struct device *d, struct cpu_measurement *m, uint32_t laye
  * team waits for its last member: for it the wall clock tells the truth. */
 static uint64_t now(const struct device *d)
 {
-    struct timespec t;
-
-    if (team_n_threads(d->team) > 1)
-        return clock_now_ns();
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-    return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
+    return team_n_threads(d->team) > 1 ? clock_now_ns() : cpu_thread_ns();
 }
 
 /* A sweep comes to the head with all layers in between: out of a large cache that holds the head

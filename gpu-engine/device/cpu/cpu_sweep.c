@@ -195,8 +195,18 @@ static void remember_tokens(struct device *d, const struct cpu_sweep *s)
         d->previous_tokens[i] = s->out[i].token;
 }
 
+/* One thread alone computes all the time that it has the core; the first of a team also waits. */
+static uint64_t busy_ns(const struct device *d, const struct cpu_sweep *s, uint64_t cpu_ns)
+{
+    uint64_t total_ns = s->done.end_ns - s->done.start_ns;
+
+    return team_n_threads(d->team) > 1 || cpu_ns > total_ns ? total_ns : cpu_ns;
+}
+
 void cpu_sweep_run(struct device *d, struct cpu_sweep *s)
 {
+    uint64_t cpu_ns = cpu_thread_ns();
+
     s->done = (struct device_done){.seq = s->in.seq,
                                    .start_ns = clock_now_ns(),
                                    .layer = s->layers,
@@ -216,4 +226,5 @@ void cpu_sweep_run(struct device *d, struct cpu_sweep *s)
     sample(d, s);
     remember_tokens(d, s);
     s->done.end_ns = clock_now_ns();
+    s->done.busy_ns = busy_ns(d, s, cpu_thread_ns() - cpu_ns);
 }
