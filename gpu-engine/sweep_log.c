@@ -72,11 +72,11 @@ void sweep_log_predicted(struct sweep_log *log, uint64_t sweep, const struct lat
 {
     if (log->fd < 0)
         return;
-    put(log, "%llu %u %u %u %u %u %u %.0f %.0f %.2f %.2f %.0f %.0f %.0f %.0f ",
+    put(log, "%llu %u %u %u %u %u %u %.0f %.0f %.2f %.2f %.0f %.0f %.0f %.0f %.0f ",
         (unsigned long long)sweep, load->n_rows, load->n_decodes, load->n_chunks,
         load->n_chunk_rows, load->n_out, load->n_entering, load->c_da[0], load->c_pa[0],
-        load->returned_rows, load->returned_layers, p->total_ns, p->dense_ns + p->fixed_ns,
-        p->attention_ns, p->head_ns);
+        load->returned_rows, load->returned_layers, p->total_ns, p->busy_ns,
+        p->dense_ns + p->fixed_ns + p->return_ns, p->attention_ns, p->head_ns);
 }
 
 void sweep_log_measured(struct sweep_log *log, const struct sweep_log_outcome *o)
@@ -85,6 +85,6 @@ void sweep_log_measured(struct sweep_log *log, const struct sweep_log_outcome *o
 
     if (log->fd < 0)
         return;
-    put(log, "%.0f %.0f %.0f %.0f %.0f %u %u %u %u\n", m->total_ns, m->dense_ns, m->attention_ns,
-        m->head_ns, m->busy_ns, o->returned, o->returned_layers, o->posted, o->ridden);
+    put(log, "%.0f %.0f %.0f %.0f %.0f %u %u %u %u\n", m->total_ns, m->busy_ns, m->dense_ns,
+        m->attention_ns, m->head_ns, o->returned, o->returned_layers, o->posted, o->ridden);
 }

@@ -14,8 +14,8 @@
 
 #define SWEEP_LOG_COLUMNS                                                                          \
     "sweep rows decodes chunks chunk_rows out entering kv_tokens pairs returned returned_layers "  \
-    "p_total_ns p_dense_ns p_attention_ns p_head_ns "                                              \
-    "m_total_ns m_dense_ns m_attention_ns m_head_ns m_busy_ns "                                    \
+    "p_total_ns p_busy_ns p_dense_ns p_attention_ns p_head_ns "                                    \
+    "m_total_ns m_busy_ns m_dense_ns m_attention_ns m_head_ns "                                    \
     "m_returned m_returned_layers posted ridden"
 
 struct sweep_log {

@@ -6,6 +6,13 @@
 /* A correction stays within these: beyond, the profile is wrong and should be taken again. */
 static const double factor_min = 0.5, factor_max = 4.0;
 
+/* A job costs its engine tens of microseconds (measured: 20, most of it waking the worker). */
+static const double return_max_ns = 1e6;
+
+/* A sweep that computed for this share of its time was hardly disturbed: the rest is what the
+ * kernel itself takes. */
+static const double busy_enough = 0.97;
+
 void latency_init(struct latency_model *m, uint32_t n_layers)
 {
     memset(m, 0, sizeof *m);
@@ -134,18 +141,19 @@ struct latency_prediction latency_predict(const struct latency_model *m,
         p.dense_ns += dense_expected_ns(m, l, load);
         p.attention_ns += latency_attention_ns(m, l, load);
     }
-    p.total_ns = m->correction[LATENCY_STOLEN].factor *
-                 (p.dense_ns + p.attention_ns + p.head_ns + p.fixed_ns);
+    p.return_ns = m->return_ns * load->returned_rows;
+    p.busy_ns = p.dense_ns + p.attention_ns + p.head_ns + p.fixed_ns + p.return_ns;
+    p.total_ns = m->correction[LATENCY_STOLEN].factor * p.busy_ns;
     return p;
 }
 
 void latency_arrivals(const struct latency_model *m, const struct latency_load *load,
                       uint64_t *arrival_ns)
 {
-    double at = before_ns(m, load);
+    double at = before_ns(m, load), returns = m->return_ns * load->returned_rows / m->n_layers;
 
     for (uint32_t l = 0; l < m->n_layers; l++) {
-        double dense = dense_expected_ns(m, l, load), pre = kind_of(m, l)->pre_share;
+        double dense = dense_expected_ns(m, l, load) + returns, pre = kind_of(m, l)->pre_share;
 
         at += pre * dense + latency_attention_ns(m, l, load);
         arrival_ns[l] = (uint64_t)(m->correction[LATENCY_STOLEN].factor * at);
@@ -187,17 +195,26 @@ uint32_t latency_chunk_within(const struct latency_model *m, const struct latenc
 
 /* ---- Correction ------------------------------------------------------------------------------ */
 
-static float median(const float *values, uint32_t n)
+static double median(const struct latency_window *w)
 {
     float sorted[LATENCY_WINDOW];
 
-    for (uint32_t i = 0; i < n; i++) {
+    for (uint32_t i = 0; i < w->n; i++) {
         uint32_t at = i;
-        for (; at > 0 && sorted[at - 1] > values[i]; at--)
+        for (; at > 0 && sorted[at - 1] > w->value[i]; at--)
             sorted[at] = sorted[at - 1];
-        sorted[at] = values[i];
+        sorted[at] = w->value[i];
     }
-    return sorted[n / 2];
+    return (double)sorted[w->n / 2];
+}
+
+/* Takes the value in and returns the median. */
+static double window_take(struct latency_window *w, double value)
+{
+    w->value[w->next] = (float)value;
+    w->next = (w->next + 1) % LATENCY_WINDOW;
+    w->n += w->n < LATENCY_WINDOW;
+    return median(w);
 }
 
 /* predicted_ns: bare, without this correction. */
@@ -205,16 +222,9 @@ static void take_ratio(struct latency_correction *c, double measured_ns, double 
 {
     if (!(predicted_ns > 0) || !(measured_ns > 0))
         return;
-    c->ratio[c->next] = (float)(measured_ns / predicted_ns);
-    c->next = (c->next + 1) % LATENCY_WINDOW;
-    c->n_ratios += c->n_ratios < LATENCY_WINDOW;
-    double factor = (double)median(c->ratio, c->n_ratios);
+    double factor = window_take(&c->ratios, measured_ns / predicted_ns);
     c->factor = fmin(fmax(factor, factor_min), factor_max);
 }
-
-/* A sweep that computed for this share of its time was hardly disturbed: the rest is what the
- * kernel itself takes. */
-static const double busy_enough = 0.97;
 
 static void take_module(struct latency_model *m, enum latency_module which, double measured_ns,
                         double predicted_ns)
@@ -222,6 +232,19 @@ static void take_module(struct latency_model *m, enum latency_module which, doub
     struct latency_correction *c = &m->correction[which];
 
     take_ratio(c, measured_ns, predicted_ns / c->factor);
+}
+
+/* Dense products and returned rows share one measured time: each takes what the other leaves. */
+static void take_dense(struct latency_model *m, const struct latency_prediction *p,
+                       double returned_rows, double measured_ns)
+{
+    double dense_ns = p->dense_ns + p->fixed_ns;
+
+    take_module(m, LATENCY_DENSE, measured_ns - p->return_ns, dense_ns);
+    if (returned_rows < 1)
+        return;
+    double each = window_take(&m->returns, (measured_ns - dense_ns) / returned_rows);
+    m->return_ns = fmin(fmax(each, 0), return_max_ns);
 }
 
 void latency_observe(struct latency_model *m, const struct latency_load *load,
@@ -232,7 +255,7 @@ void latency_observe(struct latency_model *m, const struct latency_load *load,
     take_ratio(&m->correction[LATENCY_STOLEN], measured->total_ns, measured->busy_ns);
     if (measured->busy_ns < busy_enough * measured->total_ns)
         return;
-    take_module(m, LATENCY_DENSE, measured->dense_ns, p.dense_ns + p.fixed_ns);
+    take_dense(m, &p, load->returned_rows, measured->dense_ns);
     take_module(m, LATENCY_ATTENTION, measured->attention_ns, p.attention_ns);
     take_module(m, LATENCY_HEAD, measured->head_ns, p.head_ns);
 }

@@ -67,10 +67,15 @@ enum latency_module {
     LATENCY_MODULES
 };
 
+/* The last values of something measured; their median moves when most of them do. */
+struct latency_window {
+    float value[LATENCY_WINDOW];
+    uint32_t n, next;
+};
+
 struct latency_correction {
     double factor; /* what predictions are multiplied by; 1 at first */
-    float ratio[LATENCY_WINDOW];
-    uint32_t n_ratios, next;
+    struct latency_window ratios;
 };
 
 struct latency_worker {
@@ -85,6 +90,9 @@ struct latency_model {
     struct latency_stairs head; /* final norm, LM head, sampling, over sampled rows */
     double fixed_ns, row_ns;    /* before the first layer: per sweep and per common row */
     struct latency_correction correction[LATENCY_MODULES];
+    double return_ns; /* per returned row, beside its share of the dense time: a job is written, a
+                         worker woken, an output copied.  Learnt online. */
+    struct latency_window returns;
     struct latency_worker worker[LATENCY_WORKERS_MAX];
 };
 
@@ -104,7 +112,9 @@ struct latency_load {
 
 struct latency_prediction {
     double dense_ns, attention_ns, head_ns, fixed_ns; /* corrected, undisturbed */
-    double total_ns; /* their sum, and what others will take from it */
+    double return_ns;                                 /* all returned rows' own cost */
+    double busy_ns;                                   /* their sum */
+    double total_ns;                                  /* with what others will take */
 };
 
 void latency_init(struct latency_model *m, uint32_t n_layers);

@@ -355,6 +355,27 @@ static void test_correction_is_bounded(void **state)
     assert_near(total(&m, &load), 0.5 * bare.total_ns, 1e-6 * bare.total_ns);
 }
 
+/* Both are found from their sum, as long as the number of returned rows varies. */
+static void test_cost_of_returned_rows_is_learnt(void **state)
+{
+    struct latency_model m;
+    struct latency_load load;
+
+    (void)state;
+    fresh(&m, &load);
+    for (int i = 0; i < 40 * LATENCY_WINDOW; i++) {
+        load.returned_rows = draw(3) * draw(30);
+        struct latency_prediction p = latency_predict(&m, &load);
+        double bare = (p.dense_ns + p.fixed_ns) / m.correction[LATENCY_DENSE].factor;
+        double dense = 1.2 * bare + 20000 * load.returned_rows;
+        const struct latency_measured seen = {
+            .dense_ns = dense, .total_ns = dense + 1, .busy_ns = dense + 1};
+        latency_observe(&m, &load, &seen);
+    }
+    assert_near(m.return_ns, 20000, 2000);
+    assert_near(m.correction[LATENCY_DENSE].factor, 1.2, 0.05);
+}
+
 /* A neighbour that takes a third of the core stretches sweeps, whichever module it hits: the
  * modules stay as they are, the sweep's time follows. */
 static void test_stolen_time_is_no_modules_fault(void **state)
@@ -379,7 +400,8 @@ static void test_stolen_time_is_no_modules_fault(void **state)
 /* A sweep without a module says nothing of it, and nonsense is passed over. */
 static void test_correction_of_a_module_that_did_not_run(void **state)
 {
-    const struct latency_measured seen = {.dense_ns = 1e6, .attention_ns = 0, .head_ns = NAN};
+    const struct latency_measured seen = {
+        .dense_ns = 1e6, .attention_ns = 0, .head_ns = NAN, .total_ns = 1e6, .busy_ns = 1e6};
     struct latency_model m;
     struct latency_load load = {.returned_rows = 1, .returned_layers = 1};
 
@@ -392,7 +414,7 @@ static void test_correction_of_a_module_that_did_not_run(void **state)
         latency_observe(&m, &load, &seen);
     assert_near(m.correction[LATENCY_ATTENTION].factor, attention, 0);
     assert_near(m.correction[LATENCY_HEAD].factor, head, 0);
-    assert_int_equal(m.correction[LATENCY_ATTENTION].n_ratios, 0);
+    assert_int_equal(m.correction[LATENCY_ATTENTION].ratios.n, 0);
 }
 
 int main(void)
@@ -410,6 +432,7 @@ int main(void)
         cmocka_unit_test(test_correction_follows_what_stays),
         cmocka_unit_test(test_correction_ignores_outliers),
         cmocka_unit_test(test_correction_is_bounded),
+        cmocka_unit_test(test_cost_of_returned_rows_is_learnt),
         cmocka_unit_test(test_stolen_time_is_no_modules_fault),
         cmocka_unit_test(test_correction_of_a_module_that_did_not_run),
     };
