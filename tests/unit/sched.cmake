@@ -2,3 +2,4 @@
 omni_test(test_latency fast LIBS omni_sched SOURCES test_latency.c)
 omni_test(test_latency_fit fast LIBS omni_sched SOURCES test_latency_fit.c)
 omni_test(test_accuracy fast LIBS omni_sched SOURCES test_accuracy.c)
+omni_test(test_scheduler fast LIBS omni_sched SOURCES test_scheduler.c sched_fixture.c)

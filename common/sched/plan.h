@@ -1,0 +1,146 @@
+/* plan.h - what policies are built from: the state sorted into groups, and a decision's books.
+ *
+ * A policy calls plan_open (one pass over the sequences), then gives rows, moves and yields in the
+ * order in which it wants to be fair, and plan_close, which puts the rows in their order and prices
+ * the sweep.  Every plan_* function either does a thing and keeps the books, or refuses and leaves
+ * them as they were; a sequence that was given rows, moved or yielded is refused from then on.
+ *
+ * Groups are linked lists through the decision's scratch, one per class; nothing is sorted but the
+ * latency-sensitive prompts, which come in nearly in order.  Only policies include this. */
+#ifndef OMNI_COMMON_SCHED_PLAN_H
+#define OMNI_COMMON_SCHED_PLAN_H
+
+#include "common/sched/price.h"
+#include "common/sched/scheduler.h"
+
+enum plan_group {
+    PLAN_LS_DECODE,
+    PLAN_LS_PREFILL, /* by the time the first token is due */
+    PLAN_BE_PREFILL, /* on the device or waiting */
+    PLAN_BE_DECODE,
+    PLAN_RESIDENT, /* on a usable worker, no token under way */
+    PLAN_GROUPS
+};
+
+enum plan_mark { PLAN_IDLE, PLAN_IN_ROWS, PLAN_MOVES, PLAN_YIELDS, PLAN_ENTERS };
+
+struct plan_list {
+    uint32_t head, tail;
+};
+
+/* Working memory of one decision. */
+struct sched_scratch {
+    uint32_t n_seqs_max;
+    uint8_t *mark;                          /* [n_seqs_max] enum plan_mark */
+    uint32_t *next;                         /* [n_seqs_max] of the same list */
+    struct sched_rows *picked[PLAN_GROUPS]; /* [n_seqs_max] rows given, by group */
+};
+
+/* Sums that policies weigh. */
+struct plan_sums {
+    uint32_t n[PLAN_GROUPS];
+    uint32_t n_waiting;    /* of any class */
+    uint32_t n_be_waiting; /* of them best effort */
+    uint32_t n_leaving, n_returning, n_under_way, n_elsewhere;
+    uint32_t leaving_blocks;                       /* come free when copies end */
+    uint32_t yieldable_blocks;                     /* best effort could give up now */
+    uint64_t resident_tokens[LATENCY_WORKERS_MAX]; /* KV of residents, by worker */
+    uint64_t be_in, be_out;                        /* prompts, and output still allowed, of BE */
+};
+
+struct plan {
+    const struct sched_state *state;
+    const struct sched_limits *limits;
+    const struct sched_seq *seqs;
+    struct sched_decision *d;
+    struct sched_scratch *scratch;
+    struct price price;
+    struct plan_list list[PLAN_GROUPS][SCHED_CLASSES_MAX];
+    uint32_t n_picked[PLAN_GROUPS];
+    uint32_t starved[PLAN_GROUPS]; /* the sequence that was passed over too long, or SCHED_NONE */
+    struct plan_sums sums;
+    struct sched_worker workers[LATENCY_WORKERS_MAX]; /* free blocks and slots count down */
+    uint32_t n_free;                                  /* device blocks */
+    uint32_t rows_left, seqs_left, chunk_left, copies_left;
+    uint32_t yield_class, yield_at; /* where the search for the newest goes on */
+    uint32_t out_class, out_at;
+    double ls_budget_ns; /* least that remains of a TPOT objective; INFINITY without one */
+};
+
+/* All groups by class and age; a starved best-effort sequence heads its group. */
+void plan_open(struct plan *p, const struct sched_state *state, struct sched_decision *d);
+/* Rows in order, what it all costs.  Batch B gets the chunks if two is set. */
+void plan_close(struct plan *p, bool two);
+
+/* The group's next sequence after seq (SCHED_NONE: its first), or SCHED_NONE. */
+uint32_t plan_next(const struct plan *p, enum plan_group group, uint32_t seq);
+
+/* n rows to a sequence of the group, with the blocks they need.  False: no room, or no blocks. */
+bool plan_give(struct plan *p, enum plan_group group, uint32_t seq, uint32_t n);
+
+/* The newest best effort of the last class on the device loses its KV.  False: nobody is left. */
+bool plan_yield(struct plan *p);
+
+/* Free blocks for a latency-sensitive sequence to hold n_tokens, by yields if need be.  False, and
+ * nobody yields: even all best effort together would not do. */
+bool plan_make_room(struct plan *p, uint32_t seq, uint32_t n_tokens);
+
+/* Starts a copy to the preferred worker, else to the one with most free blocks.  False: none can
+ * take the whole request, or no copy is free. */
+bool plan_move_out(struct plan *p, uint32_t seq);
+/* Is there a worker that could? */
+bool plan_worker_for(const struct plan *p, uint32_t seq, uint32_t *worker);
+/* Starts a copy of an idle resident back.  False: no blocks, no copy free. */
+bool plan_move_in(struct plan *p, uint32_t seq);
+/* The newest decode of the last best-effort class that is in nothing yet; SCHED_NONE: none.  The
+ * search goes on where it stopped: one that was refused is not offered again. */
+uint32_t plan_newest_decode(struct plan *p);
+
+bool plan_enter(struct plan *p, uint32_t seq);
+
+static inline bool plan_is_idle(const struct plan *p, uint32_t seq)
+{
+    return p->scratch->mark[seq] == PLAN_IDLE;
+}
+
+/* ---- Passes, shared by policies: plan_pass.c ------------------------------------------------- */
+
+/* Every latency-sensitive decode, whatever it costs and whatever best effort holds. */
+void plan_ls_decodes(struct plan *p);
+
+/* Latency-sensitive chunks while the sweep stays within budget_ns, at most rows of them.  The most
+ * urgent gets a block's worth of rows in any case: prompts go on. */
+void plan_ls_chunks(struct plan *p, double budget_ns, uint32_t rows);
+
+/* Best-effort decodes on the device while the sweep stays within budget_ns; the starved one always.
+ * Sets be_stuck where one cannot grow. */
+void plan_be_decodes(struct plan *p, double budget_ns, uint32_t rows);
+
+/* Best-effort chunks in order, at most `rows`, the sweep within budget_ns; keep device blocks stay
+ * free when one begins.  Sets be_starved. */
+void plan_be_chunks(struct plan *p, double budget_ns, uint32_t rows, uint32_t keep);
+
+/* Idle residents, at most n. */
+void plan_enters(struct plan *p, uint32_t n);
+
+/* Decodes that cannot grow, and no copy out under way that would help: the newest yields. */
+void plan_unstick(struct plan *p);
+
+/* The oldest resident that may enter comes back, if `keep` blocks stay free beside all that it may
+ * ever need. */
+void plan_copy_back(struct plan *p, uint32_t keep);
+
+/* Blocks, as a share of the device's. */
+static inline uint32_t plan_share(const struct plan *p, uint32_t pct)
+{
+    return (uint32_t)((uint64_t)p->limits->n_blocks * pct / 100);
+}
+
+/* slo_use_pct of what the tightest latency-sensitive row leaves; sweep_max_ns where there is none.
+ */
+double plan_budget(const struct plan *p);
+
+extern const struct sched_policy policy_group, policy_omni, policy_paper, policy_sync,
+    policy_headroom, policy_ls_first, policy_harvest, policy_stream;
+
+#endif

@@ -1,0 +1,195 @@
+#include <math.h>
+#include <stddef.h>
+
+#include "common/sched/plan.h"
+
+static uint32_t smaller(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+static uint32_t larger(uint32_t a, uint32_t b)
+{
+    return a > b ? a : b;
+}
+
+double plan_budget(const struct plan *p)
+{
+    uint32_t use = p->limits->params.slo_use_pct;
+
+    if (isfinite(p->ls_budget_ns))
+        return fmax(0, p->ls_budget_ns * (use != 0 ? use : 100) / 100);
+    return p->limits->sweep_max_ns != 0 ? (double)p->limits->sweep_max_ns : INFINITY;
+}
+
+/* ---- Latency-sensitive ----------------------------------------------------------------------- */
+
+void plan_ls_decodes(struct plan *p)
+{
+    for (uint32_t seq = plan_next(p, PLAN_LS_DECODE, SCHED_NONE); seq != SCHED_NONE;
+         seq = plan_next(p, PLAN_LS_DECODE, seq)) {
+        if (p->rows_left == 0 || p->seqs_left == 0)
+            return;
+        if (plan_make_room(p, seq, p->seqs[seq].n_kv + 1))
+            plan_give(p, PLAN_LS_DECODE, seq, 1);
+    }
+}
+
+/* Rows of the sequence for which there are blocks, those that best effort could give up included.
+ */
+static uint32_t rows_with_blocks(const struct plan *p, const struct sched_seq *s)
+{
+    uint64_t bt = p->limits->block_tokens;
+    uint64_t blocks = (p->n_free + p->sums.yieldable_blocks) / p->limits->n_groups + s->n_blocks;
+    uint64_t holds = s->place == SCHED_WAITING ? blocks * bt + s->n_shared : blocks * bt;
+    uint64_t from = sched_from(s), todo = sched_todo(s);
+
+    if (holds <= from)
+        return 0;
+    return (uint32_t)(holds - from < todo ? holds - from : todo);
+}
+
+void plan_ls_chunks(struct plan *p, double budget_ns, uint32_t rows)
+{
+    uint32_t floor = p->limits->block_tokens; /* of the most urgent */
+
+    for (uint32_t seq = plan_next(p, PLAN_LS_PREFILL, SCHED_NONE); seq != SCHED_NONE;
+         seq = plan_next(p, PLAN_LS_PREFILL, seq)) {
+        const struct sched_seq *s = &p->seqs[seq];
+        uint32_t most = smaller(smaller(rows, p->chunk_left), p->rows_left);
+        most = p->seqs_left > 0 ? smaller(most, rows_with_blocks(p, s)) : 0;
+        uint32_t n = price_rows_within(&p->price, &p->d->load, sched_from(s), most, sched_todo(s),
+                                       budget_ns);
+        n = larger(n, smaller(most, floor));
+        floor = 0;
+        if (n == 0)
+            return; /* in order: a long prompt is not passed over for ever */
+        if (plan_make_room(p, seq, sched_from(s) + n) && plan_give(p, PLAN_LS_PREFILL, seq, n)) {
+            rows -= n;
+            p->chunk_left -= n;
+        }
+    }
+}
+
+/* ---- Best effort ----------------------------------------------------------------------------- */
+
+/* How many of the group's idle sequences, in order, keep the sweep within budget_ns as decodes.
+ * Looks at the price once in a while and goes back: a price costs more than an addition. */
+static uint32_t decodes_within(const struct plan *p, double budget_ns, uint32_t most)
+{
+    enum { STEP = 8 };
+    struct latency_load load = p->d->load, before = load;
+    uint32_t n = 0, n_before = 0, seq = SCHED_NONE, seq_before = SCHED_NONE, step = STEP;
+
+    if (isinf(budget_ns) || p->price.m == NULL)
+        return most;
+    while (n < most && (seq = plan_next(p, PLAN_BE_DECODE, seq)) != SCHED_NONE) {
+        if (!plan_is_idle(p, seq))
+            continue;
+        price_add(&p->price, &load, p->seqs[seq].n_kv, 1, true);
+        if (++n % step != 0 && n < most)
+            continue;
+        if (price_ns(&p->price, &load) <= budget_ns) {
+            before = load;
+            n_before = n;
+            seq_before = seq;
+        } else if (step == 1) {
+            return n - 1;
+        } else {
+            load = before;
+            n = n_before;
+            seq = seq_before;
+            step = 1;
+        }
+    }
+    return price_ns(&p->price, &load) <= budget_ns ? n : n_before;
+}
+
+void plan_be_decodes(struct plan *p, double budget_ns, uint32_t rows)
+{
+    uint32_t left = decodes_within(p, budget_ns, smaller(rows, p->rows_left));
+
+    if (left == 0 && p->starved[PLAN_BE_DECODE] != SCHED_NONE)
+        left = smaller(1, p->rows_left);
+    for (uint32_t seq = plan_next(p, PLAN_BE_DECODE, SCHED_NONE); seq != SCHED_NONE && left > 0;
+         seq = plan_next(p, PLAN_BE_DECODE, seq)) {
+        if (p->seqs_left == 0)
+            return;
+        if (!plan_is_idle(p, seq))
+            continue;
+        if (plan_give(p, PLAN_BE_DECODE, seq, 1))
+            left--;
+        else
+            p->d->be_stuck = true;
+    }
+}
+
+/* A waiting one needs its blocks, and leaves `keep` of them to others unless it starves. */
+static bool may_begin(struct plan *p, uint32_t seq, uint32_t keep)
+{
+    const struct sched_seq *s = &p->seqs[seq];
+    uint32_t need = sched_growth(p->limits, s, s->n_todo + 1);
+
+    return need + (seq == p->starved[PLAN_BE_PREFILL] ? 0 : (uint64_t)keep) <= p->n_free;
+}
+
+void plan_be_chunks(struct plan *p, double budget_ns, uint32_t rows, uint32_t keep)
+{
+    for (uint32_t seq = plan_next(p, PLAN_BE_PREFILL, SCHED_NONE); seq != SCHED_NONE;
+         seq = plan_next(p, PLAN_BE_PREFILL, seq)) {
+        const struct sched_seq *s = &p->seqs[seq];
+        uint32_t most = smaller(smaller(rows, p->chunk_left), p->rows_left);
+        most = smaller(most, sched_todo(s));
+        if (most == 0 || p->seqs_left == 0)
+            return;
+        if (!plan_is_idle(p, seq))
+            continue;
+        /* In order, so that a long prompt is not passed over for ever; those that have begun hold
+         * their blocks, and go on. */
+        if (s->place == SCHED_WAITING && (p->d->be_starved || !may_begin(p, seq, keep))) {
+            p->d->be_starved = true;
+            continue;
+        }
+        uint32_t n = price_rows_within(&p->price, &p->d->load, sched_from(s), most, sched_todo(s),
+                                       budget_ns);
+        if (seq == p->starved[PLAN_BE_PREFILL])
+            n = larger(n, smaller(most, p->limits->block_tokens));
+        if (n == 0)
+            return;
+        if (plan_give(p, PLAN_BE_PREFILL, seq, n)) {
+            rows -= n;
+            p->chunk_left -= n;
+        }
+    }
+}
+
+void plan_enters(struct plan *p, uint32_t n)
+{
+    for (uint32_t seq = plan_next(p, PLAN_RESIDENT, SCHED_NONE); seq != SCHED_NONE && n > 0;
+         seq = plan_next(p, PLAN_RESIDENT, seq)) {
+        if (p->d->n_enter == p->limits->returned_max)
+            return;
+        n -= plan_is_idle(p, seq) && plan_enter(p, seq);
+    }
+}
+
+/* ---- Moves ----------------------------------------------------------------------------------- */
+
+void plan_unstick(struct plan *p)
+{
+    if (p->state->be_stuck && p->sums.n_leaving == 0)
+        plan_yield(p);
+}
+
+void plan_copy_back(struct plan *p, uint32_t keep)
+{
+    uint32_t seq = plan_next(p, PLAN_RESIDENT, SCHED_NONE);
+
+    if (seq == SCHED_NONE || p->sums.n_returning > 0)
+        return;
+    const struct sched_seq *s = &p->seqs[seq];
+    if (s->last_move_ns != 0 && s->last_move_ns + p->limits->be_settle_ns > p->state->now_ns)
+        return;
+    if ((uint64_t)sched_promise(p->limits, s) + keep <= p->n_free)
+        plan_move_in(p, seq);
+}

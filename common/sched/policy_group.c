@@ -1,0 +1,81 @@
+/* policy_group.c - offloading by a fixed rule, without looking at time.
+ *
+ * What the engine did before it had a latency model; it needs no profile.
+ *
+ *   never   best effort stays on the device; when its blocks run out the newest is dropped.
+ *   always  best effort leaves for an arena as soon as its prefill is done, and decodes there only.
+ *   auto    on the device while auto_free_pct of its blocks are free and nobody waits for blocks;
+ *           else the newest goes out, one at a time.  The oldest comes back when nobody waits and
+ *           twice that share stays free after it.
+ *
+ * Whether somebody waited for blocks is known from the decision before (be_starved, be_stuck).
+ * Reads: offload, auto_free_pct. */
+#include <math.h>
+
+#include "common/sched/plan.h"
+
+static void send_all_out(struct plan *p)
+{
+    for (uint32_t seq = plan_next(p, PLAN_BE_DECODE, SCHED_NONE);
+         seq != SCHED_NONE && p->copies_left > 0; seq = plan_next(p, PLAN_BE_DECODE, seq)) {
+        if (plan_is_idle(p, seq))
+            plan_move_out(p, seq);
+    }
+}
+
+/* One at a time: its blocks come free when the copy has ended, and then one looks again. */
+static void relieve_device(struct plan *p)
+{
+    const struct sched_state *s = p->state;
+    uint32_t reserve = plan_share(p, p->limits->params.auto_free_pct);
+
+    if (p->sums.n_leaving > 0 || (p->n_free >= reserve && !s->be_starved && !s->be_stuck))
+        return;
+    uint32_t newest = plan_newest_decode(p);
+    if (newest != SCHED_NONE)
+        plan_move_out(p, newest);
+}
+
+static void fill_device(struct plan *p)
+{
+    if (!p->state->be_starved && p->sums.n_waiting == 0)
+        plan_copy_back(p, 2 * plan_share(p, p->limits->params.auto_free_pct));
+}
+
+static void place(struct plan *p)
+{
+    if (p->limits->n_workers == 0)
+        return;
+    switch (p->limits->params.offload) {
+    case SCHED_OFFLOAD_NEVER:
+        break;
+    case SCHED_OFFLOAD_ALWAYS:
+        send_all_out(p);
+        break;
+    case SCHED_OFFLOAD_AUTO:
+        relieve_device(p);
+        fill_device(p);
+        break;
+    }
+}
+
+static void decide(const struct sched_state *state, struct sched_decision *d)
+{
+    struct plan p;
+
+    plan_open(&p, state, d);
+    plan_ls_decodes(&p);
+    plan_ls_chunks(&p, INFINITY, UINT32_MAX);
+    place(&p);
+    plan_unstick(&p);
+    plan_be_chunks(&p, INFINITY, UINT32_MAX, 0);
+    if (p.limits->params.offload != SCHED_OFFLOAD_ALWAYS)
+        plan_be_decodes(&p, INFINITY, UINT32_MAX);
+    plan_enters(&p, UINT32_MAX);
+    d->p_max = p.limits->returned_max;
+    d->ride = true;
+    plan_close(&p, false);
+}
+
+const struct sched_policy policy_group = {
+    .name = "group", .doc = "offload by a fixed share of free blocks; no prices", .decide = decide};

@@ -1,0 +1,107 @@
+#include "common/sched/scheduler.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/sched/plan.h"
+
+/* ---- Memory ---------------------------------------------------------------------------------- */
+
+static struct sched_scratch *create_scratch(uint32_t n_seqs)
+{
+    struct sched_scratch *s = calloc(1, sizeof *s);
+    bool ok = s != NULL;
+
+    if (!ok)
+        return NULL;
+    s->n_seqs_max = n_seqs;
+    s->mark = calloc((size_t)n_seqs + 1, sizeof *s->mark);
+    s->next = calloc((size_t)n_seqs + 1, sizeof *s->next);
+    ok = s->mark != NULL && s->next != NULL;
+    for (uint32_t g = 0; g < PLAN_GROUPS; g++) {
+        s->picked[g] = calloc((size_t)n_seqs + 1, sizeof *s->picked[g]);
+        ok = ok && s->picked[g] != NULL;
+    }
+    s->n_seqs_max = ok ? n_seqs : 0;
+    return s;
+}
+
+static void destroy_scratch(struct sched_scratch *s)
+{
+    if (s == NULL)
+        return;
+    free(s->mark);
+    free(s->next);
+    for (uint32_t g = 0; g < PLAN_GROUPS; g++)
+        free(s->picked[g]);
+    free(s);
+}
+
+int sched_decision_init(struct sched_decision *d, uint32_t n_seqs,
+                        const struct sched_limits *limits)
+{
+    memset(d, 0, sizeof *d);
+    d->rows = calloc((size_t)n_seqs + 1, sizeof *d->rows);
+    d->yield = calloc((size_t)n_seqs + 1, sizeof *d->yield);
+    d->out = calloc((size_t)limits->copies_max + 1, sizeof *d->out);
+    d->in = calloc((size_t)limits->copies_max + 1, sizeof *d->in);
+    d->enter = calloc((size_t)limits->returned_max + 1, sizeof *d->enter);
+    d->elsewhere = calloc((size_t)limits->elsewhere_max + 1, sizeof *d->elsewhere);
+    d->scratch = create_scratch(n_seqs);
+    if (d->rows == NULL || d->yield == NULL || d->out == NULL || d->in == NULL ||
+        d->enter == NULL || d->elsewhere == NULL || d->scratch == NULL ||
+        d->scratch->n_seqs_max != n_seqs)
+        return -ENOMEM;
+    return 0;
+}
+
+void sched_decision_fini(struct sched_decision *d)
+{
+    free(d->rows);
+    free(d->yield);
+    free(d->out);
+    free(d->in);
+    free(d->enter);
+    free(d->elsewhere);
+    destroy_scratch(d->scratch);
+    memset(d, 0, sizeof *d);
+}
+
+/* ---- Policies -------------------------------------------------------------------------------- */
+
+static const struct sched_policy *const policies[] = {&policy_group, NULL};
+
+const struct sched_policy *const *sched_policies(void)
+{
+    return policies;
+}
+
+const struct sched_policy *sched_policy_find(const char *name, const char **known)
+{
+    if (known != NULL)
+        *known = "group";
+    for (uint32_t i = 0; policies[i] != NULL; i++) {
+        if (strcmp(policies[i]->name, name) == 0)
+            return policies[i];
+    }
+    return NULL;
+}
+
+/* ---- Blocks ---------------------------------------------------------------------------------- */
+
+uint32_t sched_growth(const struct sched_limits *limits, const struct sched_seq *seq,
+                      uint32_t n_tokens)
+{
+    uint32_t has = seq->n_blocks;
+
+    if (seq->place == SCHED_WAITING)
+        has += seq->n_shared / limits->block_tokens;
+    uint32_t need = sched_blocks(limits, n_tokens), there = has * limits->n_groups;
+    return need > there ? need - there : 0;
+}
+
+uint32_t sched_promise(const struct sched_limits *limits, const struct sched_seq *seq)
+{
+    return sched_blocks(limits, (uint64_t)seq->n_kv + seq->n_todo + seq->n_rest);
+}

@@ -1,0 +1,404 @@
+/* Scheduler: what every policy must keep, on thousands of random states, and what each rule does on
+ * states made for it. */
+#include <stdio.h>
+#include <string.h>
+
+#include "common/sched/price.h"
+#include "tests/unit/cmocka_all.h"
+#include "tests/unit/sched_fixture.h"
+
+enum { N_RANDOM = 4000 };
+static const uint64_t ms = 1000000;
+
+static struct sched_fixture fixture, other;
+static struct sched_limits largest = {.copies_max = 16, .returned_max = 64, .elsewhere_max = 16};
+static struct sched_decision decision, decision_b;
+
+static int set_up(void **state)
+{
+    (void)state;
+    return sched_decision_init(&decision, FIXTURE_SEQS_MAX, &largest) +
+           sched_decision_init(&decision_b, FIXTURE_SEQS_MAX, &largest);
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    sched_decision_fini(&decision);
+    sched_decision_fini(&decision_b);
+    return 0;
+}
+
+static const struct sched_policy *find(const char *name)
+{
+    const struct sched_policy *p = sched_policy_find(name, NULL);
+
+    assert_non_null(p);
+    return p;
+}
+
+/* Rows that the sequence got. */
+static uint32_t rows_of(const struct sched_decision *d, uint32_t seq)
+{
+    for (uint32_t i = 0; i < d->n_seqs; i++) {
+        if (d->rows[i].seq == seq)
+            return d->rows[i].n_rows;
+    }
+    return 0;
+}
+
+static void decide_checked(const struct sched_policy *policy, const struct sched_state *state,
+                           struct sched_decision *d)
+{
+    policy->decide(state, d);
+    const char *broken = sched_check(state, d);
+
+    if (broken != NULL)
+        fail_msg("%s: %s", policy->name, broken);
+}
+
+/* ---- Every policy ---------------------------------------------------------------------------- */
+
+static void test_random_states_break_no_rule(void **state)
+{
+    (void)state;
+    const struct sched_policy *const *policies = sched_policies();
+
+    for (uint64_t seed = 1; seed <= N_RANDOM; seed++) {
+        fixture_random(&fixture, seed, 2 + seed % 2);
+        for (uint32_t i = 0; policies[i] != NULL; i++) {
+            policies[i]->decide(&fixture.state, &decision);
+            const char *broken = sched_check(&fixture.state, &decision);
+            if (broken != NULL)
+                fail_msg("%s, seed %llu: %s", policies[i]->name, (unsigned long long)seed, broken);
+        }
+    }
+}
+
+static bool same(const struct sched_decision *a, const struct sched_decision *b)
+{
+    return a->n_seqs == b->n_seqs && memcmp(a->rows, b->rows, a->n_seqs * sizeof *a->rows) == 0 &&
+           a->n_out == b->n_out && memcmp(a->out, b->out, a->n_out * sizeof *a->out) == 0 &&
+           a->n_in == b->n_in && a->n_yield == b->n_yield && a->n_enter == b->n_enter &&
+           a->p_max == b->p_max && a->predicted_ns == b->predicted_ns;
+}
+
+static void test_a_decision_depends_on_the_state_alone(void **state)
+{
+    (void)state;
+    const struct sched_policy *const *policies = sched_policies();
+
+    for (uint64_t seed = 1; seed <= 200; seed++) {
+        for (uint32_t i = 0; policies[i] != NULL; i++) {
+            fixture_random(&fixture, seed, 3);
+            policies[i]->decide(&fixture.state, &decision);
+            fixture_random(&other, seed + 1000, 3);
+            policies[i]->decide(&other.state, &decision_b); /* leaves traces in its memory */
+            policies[i]->decide(&fixture.state, &decision_b);
+            assert_true(same(&decision, &decision_b));
+        }
+    }
+}
+
+/* The prices a decision was made with are those of the latency model. */
+static void test_prices_are_the_models(void **state)
+{
+    (void)state;
+    struct price price;
+
+    for (uint64_t seed = 1; seed <= 500; seed++) {
+        fixture_random(&fixture, seed, 3);
+        price_init(&price, &fixture.latency);
+        fixture.state.latency = &fixture.latency;
+        find("group")->decide(&fixture.state, &decision);
+        if (decision.n_seqs == 0)
+            continue;
+        double expected = latency_predict(&fixture.latency, &decision.load).total_ns;
+        assert_true(price_ns(&price, &decision.load) >= expected * (1 - 1e-9));
+        assert_true(price_ns(&price, &decision.load) <= expected * (1 + 1e-9));
+    }
+}
+
+/* ---- The checker itself ---------------------------------------------------------------------- */
+
+static void expect_broken(const struct sched_state *state, const struct sched_decision *d,
+                          const char *part)
+{
+    const char *broken = sched_check(state, d);
+
+    assert_non_null(broken);
+    if (strstr(broken, part) == NULL)
+        fail_msg("expected \"%s\", got \"%s\"", part, broken);
+}
+
+static void test_the_checker_sees_what_is_broken(void **state)
+{
+    (void)state;
+    const struct sched_policy *group = find("group");
+
+    fixture_roomy(&fixture);
+    fixture_add(&fixture, 0, SCHED_DEVICE, 100);
+    fixture_add(&fixture, 1, SCHED_DEVICE, 100);
+    fixture_add(&fixture, 1, SCHED_ARENA, 100);
+    decide_checked(group, &fixture.state, &decision);
+    decision.n_free_blocks++;
+    expect_broken(&fixture.state, &decision, "count of free blocks");
+    decide_checked(group, &fixture.state, &decision);
+    decision.yield[decision.n_yield++] = 1;
+    expect_broken(&fixture.state, &decision, "in two lists");
+    decide_checked(group, &fixture.state, &decision);
+    decision.rows[0].n_rows = 2;
+    expect_broken(&fixture.state, &decision, "does not have");
+    decide_checked(group, &fixture.state, &decision);
+    decision.rows[0] = decision.rows[--decision.n_seqs];
+    decision.n_rows--;
+    decision.n_seqs_a--;
+    expect_broken(&fixture.state, &decision, "waits for best effort");
+    fixture_add(&fixture, 1, SCHED_DEVICE, 16);
+    fixture.limits.be_starved_ns = 1;
+    fixture.seqs[1].last_run_ns = 0;
+    decide_checked(group, &fixture.state, &decision);
+    assert_int_equal(decision.rows[1].seq, 1);
+    decision.rows[1] = decision.rows[--decision.n_seqs];
+    decision.n_rows--;
+    decision.n_seqs_a--;
+    expect_broken(&fixture.state, &decision, "starved");
+}
+
+/* ---- group ----------------------------------------------------------------------------------- */
+
+static void test_group_sends_the_newest_out_when_blocks_are_short(void **state)
+{
+    (void)state;
+    fixture_roomy(&fixture);
+    fixture.limits.n_blocks = fixture.state.n_free_blocks = 100;
+    fixture.limits.params.auto_free_pct = 10;
+    for (uint32_t i = 0; i < 5; i++)
+        fixture_add(&fixture, 1, SCHED_DEVICE, 304); /* 19 blocks each, 5 free */
+    decide_checked(find("group"), &fixture.state, &decision);
+    assert_int_equal(decision.n_out, 1);
+    assert_int_equal(decision.out[0].seq, 4);
+    assert_int_equal(decision.n_seqs, 4);
+    assert_int_equal(decision.n_yield, 0);
+}
+
+static void test_group_never_drops_the_newest_for_one_that_is_stuck(void **state)
+{
+    (void)state;
+    fixture_roomy(&fixture);
+    fixture.limits.n_workers = 0;
+    fixture.limits.n_blocks = fixture.state.n_free_blocks = 38;
+    fixture_add(&fixture, 1, SCHED_DEVICE, 304);
+    fixture_add(&fixture, 1, SCHED_DEVICE, 304);
+    decide_checked(find("group"), &fixture.state, &decision);
+    assert_true(decision.be_stuck);
+    assert_int_equal(decision.n_seqs, 0);
+    fixture.state.be_stuck = true;
+    decide_checked(find("group"), &fixture.state, &decision);
+    assert_int_equal(decision.n_yield, 1);
+    assert_int_equal(decision.yield[0], 1);
+    assert_int_equal(decision.n_seqs, 1);
+    assert_int_equal(rows_of(&decision, 0), 1);
+}
+
+static void test_group_always_decodes_in_arenas_alone(void **state)
+{
+    (void)state;
+    fixture_roomy(&fixture);
+    fixture.limits.params.offload = SCHED_OFFLOAD_ALWAYS;
+    for (uint32_t i = 0; i < 10; i++)
+        fixture_add(&fixture, 1, SCHED_DEVICE, 100);
+    fixture_add(&fixture, 1, SCHED_ARENA, 100);
+    decide_checked(find("group"), &fixture.state, &decision);
+    assert_int_equal(decision.n_seqs, 0);
+    assert_int_equal(decision.n_out, fixture.limits.copies_max);
+    assert_int_equal(decision.n_enter, 1);
+}
+
+static void test_group_brings_the_oldest_back_when_there_is_room(void **state)
+{
+    (void)state;
+    fixture_roomy(&fixture);
+    fixture_add(&fixture, 1, SCHED_ARENA, 100);
+    fixture_add(&fixture, 1, SCHED_ARENA, 100);
+    decide_checked(find("group"), &fixture.state, &decision);
+    assert_int_equal(decision.n_in, 1);
+    assert_int_equal(decision.in[0], 0);
+    assert_int_equal(decision.n_enter, 1);
+    fixture_add(&fixture, 1, SCHED_WAITING, 100); /* somebody waits for blocks */
+    decide_checked(find("group"), &fixture.state, &decision);
+    assert_int_equal(decision.n_in, 0);
+}
+
+/* A copy out goes to the preferred worker if that can take it, else to the emptiest. */
+static void test_copies_choose_their_worker(void **state)
+{
+    (void)state;
+    fixture_roomy(&fixture);
+    fixture.limits.params.offload = SCHED_OFFLOAD_ALWAYS;
+    fixture.limits.n_workers = 3;
+    fixture.workers[2] = fixture.workers[0];
+    fixture.workers[1].n_free_blocks += 1000;
+    fixture_add(&fixture, 1, SCHED_DEVICE, 100)->worker = 2;
+    fixture_add(&fixture, 1, SCHED_DEVICE, 100);
+    decide_checked(find("group"), &fixture.state, &decision);
+    assert_int_equal(decision.out[0].worker, 2);
+    assert_int_equal(decision.out[1].worker, 1);
+    fixture.workers[2].usable = false;
+    fixture.workers[1].n_free_slots = 0;
+    decide_checked(find("group"), &fixture.state, &decision);
+    assert_int_equal(decision.out[0].worker, 0);
+}
+
+/* ---- Latency-sensitive first ----------------------------------------------------------------- */
+
+static void test_prompts_go_by_due_time(void **state)
+{
+    (void)state;
+    fixture_roomy(&fixture);
+    fixture_add(&fixture, 0, SCHED_WAITING, 100)->first_due_ns += 500 * ms;
+    fixture_add(&fixture, 0, SCHED_WAITING, 100)->first_due_ns += 100 * ms;
+    fixture_add(&fixture, 0, SCHED_WAITING, 100)->first_due_ns = 0;
+    fixture_add(&fixture, 0, SCHED_WAITING, 100)->first_due_ns += 300 * ms;
+    find("group")->decide(&fixture.state, &decision);
+    const uint32_t expected[] = {1, 3, 0, 2};
+
+    assert_int_equal(decision.n_seqs, 4);
+    for (uint32_t i = 0; i < 4; i++)
+        assert_int_equal(decision.rows[i].seq, expected[i]);
+}
+
+static void test_best_effort_yields_newest_and_last_class_first(void **state)
+{
+    (void)state;
+    fixture_roomy(&fixture);
+    fixture_add(&fixture, 2, SCHED_DEVICE, 160);
+    fixture_add(&fixture, 2, SCHED_DEVICE, 160);
+    fixture_add(&fixture, 1, SCHED_DEVICE, 160);
+    fixture_add(&fixture, 0, SCHED_WAITING, 240); /* 15 blocks */
+    fixture.state.n_free_blocks = 0;
+    fixture.limits.copies_max = 0;
+    decide_checked(find("group"), &fixture.state, &decision);
+    assert_int_equal(decision.n_yield, 2);
+    assert_int_equal(decision.yield[0], 1);
+    assert_int_equal(decision.yield[1], 0);
+    assert_int_equal(rows_of(&decision, 3), 240);
+}
+
+/* Best effort takes nothing from the rows that latency-sensitive sequences would get without it:
+ * decodes always, and as many prompt rows, since its blocks can be had and its rows come after. */
+static void drop_best_effort(struct sched_fixture *f)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < f->state.n_seqs; i++) {
+        struct sched_seq *s = &f->seqs[i];
+        if (s->latency_sensitive)
+            f->seqs[n++] = *s;
+        else if (s->place == SCHED_DEVICE)
+            f->state.n_free_blocks += s->n_freed;
+    }
+    f->state.n_seqs = n;
+}
+
+static void test_best_effort_takes_no_latency_sensitive_row(void **state)
+{
+    (void)state;
+    const struct sched_policy *const *policies = sched_policies();
+
+    for (uint64_t seed = 1; seed <= N_RANDOM; seed++) {
+        fixture_random(&fixture, seed, 3);
+        other = fixture;
+        other.state.limits = &other.limits;
+        other.state.seqs = other.seqs;
+        other.state.workers = other.workers;
+        drop_best_effort(&other);
+        for (uint32_t i = 0; policies[i] != NULL; i++) {
+            policies[i]->decide(&fixture.state, &decision);
+            policies[i]->decide(&other.state, &decision_b);
+            for (uint32_t k = 0; k < other.state.n_seqs; k++)
+                if (rows_of(&decision, other.seqs[k].id) < rows_of(&decision_b, k))
+                    fail_msg("%s, seed %llu: sequence %u", policies[i]->name,
+                             (unsigned long long)seed, other.seqs[k].id);
+        }
+    }
+}
+
+/* ---- Classes and starvation ------------------------------------------------------------------ */
+
+static void test_three_classes_in_order(void **state)
+{
+    (void)state;
+    const struct sched_policy *const *policies = sched_policies();
+
+    for (uint32_t i = 0; policies[i] != NULL; i++) {
+        fixture_roomy(&fixture);
+        fixture.limits.seqs_max = 3;
+        fixture_add(&fixture, 2, SCHED_DEVICE, 100);
+        fixture_add(&fixture, 1, SCHED_DEVICE, 100);
+        fixture_add(&fixture, 2, SCHED_DEVICE, 100);
+        fixture_add(&fixture, 1, SCHED_DEVICE, 100);
+        fixture_add(&fixture, 0, SCHED_DEVICE, 100);
+        decide_checked(policies[i], &fixture.state, &decision);
+        assert_int_equal(decision.n_seqs, 3);
+        assert_int_equal(decision.rows[0].seq, 4);
+        assert_int_equal(decision.rows[1].seq, 1);
+        assert_int_equal(decision.rows[2].seq, 3);
+    }
+}
+
+/* With n best-effort decodes on the device and room for one, each has a row within be_starved_ns
+ * and n sweeps. */
+static void test_starvation_is_bounded(void **state)
+{
+    (void)state;
+    enum { N = 12 };
+    const struct sched_policy *const *policies = sched_policies();
+    const uint64_t sweep_ns = 20 * ms;
+
+    for (uint32_t i = 0; policies[i] != NULL; i++) {
+        fixture_roomy(&fixture);
+        fixture.limits.n_workers = 0; /* nobody leaves */
+        fixture.limits.seqs_max = 2;
+        fixture.limits.be_starved_ns = 100 * ms;
+        fixture_add(&fixture, 0, SCHED_DEVICE, 100);
+        for (uint32_t k = 0; k < N; k++)
+            fixture_add(&fixture, 1 + k % 2, SCHED_DEVICE, 100);
+        uint64_t longest = 0;
+        for (uint32_t sweep = 0; sweep < 200; sweep++) {
+            decide_checked(policies[i], &fixture.state, &decision);
+            for (uint32_t k = 1; k <= N; k++) {
+                uint64_t passed = fixture.state.now_ns - fixture.seqs[k].last_run_ns;
+                longest = passed > longest ? passed : longest;
+                if (rows_of(&decision, k) > 0)
+                    fixture.seqs[k].last_run_ns = fixture.state.now_ns;
+            }
+            fixture.state.now_ns += sweep_ns;
+            fixture.seqs[0].last_token_ns = fixture.state.now_ns;
+        }
+        if (longest > fixture.limits.be_starved_ns + N * sweep_ns)
+            fail_msg("%s: %llu ms", policies[i]->name, (unsigned long long)(longest / ms));
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_random_states_break_no_rule),
+        cmocka_unit_test(test_a_decision_depends_on_the_state_alone),
+        cmocka_unit_test(test_prices_are_the_models),
+        cmocka_unit_test(test_the_checker_sees_what_is_broken),
+        cmocka_unit_test(test_group_sends_the_newest_out_when_blocks_are_short),
+        cmocka_unit_test(test_group_never_drops_the_newest_for_one_that_is_stuck),
+        cmocka_unit_test(test_group_always_decodes_in_arenas_alone),
+        cmocka_unit_test(test_group_brings_the_oldest_back_when_there_is_room),
+        cmocka_unit_test(test_copies_choose_their_worker),
+        cmocka_unit_test(test_prompts_go_by_due_time),
+        cmocka_unit_test(test_best_effort_yields_newest_and_last_class_first),
+        cmocka_unit_test(test_best_effort_takes_no_latency_sensitive_row),
+        cmocka_unit_test(test_three_classes_in_order),
+        cmocka_unit_test(test_starvation_is_bounded),
+    };
+
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
