@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/base/invariant.h"
+#include "gpu-engine/ending.h"
 #include "gpu-engine/foresight.h"
 #include "gpu-engine/kv.h"
 #include "gpu-engine/placement.h"
@@ -132,6 +133,13 @@ static bool begin(struct engine *e, struct sequence *s)
 {
     bool ok;
 
+    if (engine_is_best_effort(s) && kv_growth(e, s, s->n_tokens + 1) > e->pool.n_blocks) {
+        ending_fail(
+            e, s, ERROR_NO_CAPACITY,
+            "its KV was dropped and has outgrown the device, where it would be computed again",
+            true);
+        return false;
+    }
     kv_share_prefix(e, s);
     ok = s->latency_sensitive ? grow_ls(e, s, s->n_kv + 1) : kv_grow(e, s, s->n_tokens + 1) == 0;
     if (!ok) {

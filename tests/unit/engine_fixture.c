@@ -35,13 +35,13 @@ static void set_path(struct engine_group *g, const char *key, const char *name)
 void group_init(struct engine_group *g, const struct model_random_options *model)
 {
     static const char *const settings[] = {
-        "group.name=g",        "engine.threads=1",     "worker.threads=1",
-        "worker.kill_ms=0", /* the worker is this process */
-        "worker.late_ms=2000", "worker.arena_mb=8",    "engine.max_seqs=16",
+        "group.name=g",        "engine.threads=1",     "engine.profile=off",
+        "worker.threads=1",    "worker.kill_ms=0", /* the worker is this process */
+        "worker.late_ms=2000", "worker.arena_mb=8",    "engine.max_seqs=40",
         "engine.ctx_max=1024", "engine.kv_blocks=256", "engine.chunk_tokens=64"};
 
     memset(g, 0, sizeof *g);
-    log_set_level(LOG_LEVEL_WARN);
+    log_set_level(LOG_LEVEL_ERROR);
     snprintf(g->dir, sizeof g->dir, "/dev/shm/omni-test-XXXXXX");
     assert_non_null(mkdtemp(g->dir));
     config_defaults(&g->config);
@@ -50,6 +50,7 @@ void group_init(struct engine_group *g, const struct model_random_options *model
     set_path(g, "run.dir", "/run");
     set_path(g, "shm.dir", "/shm");
     set_path(g, "model.path", "/model.gguf");
+    set_path(g, "engine.profile_dir", "/profiles");
     assert_int_equal(model_random_write(g->config.model_path, model), 0);
     g->arena = malloc(ARENA_BYTES);
     g->bytes = malloc(BYTES);
@@ -74,13 +75,13 @@ static void *engine_main(void *arg)
     struct engine_group *g = arg;
     struct error err;
 
-    if (engine_init(&g->engine, &g->config, 0, &err) != 0) {
-        fprintf(stderr, "engine_init: %s\n", err.text);
+    if (host_init(&g->host, &g->config, 0, &err) != 0) {
+        fprintf(stderr, "host_init: %s\n", err.text);
         abort();
     }
     atomic_store(&g->engine_up, true);
     while (!atomic_load(&g->stop_engine))
-        engine_tick(&g->engine);
+        host_tick(&g->host);
     return NULL;
 }
 
@@ -114,21 +115,29 @@ static bool workers_ready(const struct engine_group *g, uint32_t n)
     return g->state.workers.n == n; /* ready ones, see on_state */
 }
 
-void group_start(struct engine_group *g)
+void group_start_engine(struct engine_group *g)
 {
-    bool never = g->config.engine_offload == CONFIG_OFFLOAD_NEVER;
-
     bind_socket(g);
     assert_int_equal(pthread_create(&g->engine_thread, NULL, engine_main, g), 0);
+    group_wait(g, is_greeted, 0);
+}
+
+void group_start_workers(struct engine_group *g)
+{
     for (uint32_t w = 0; w < g->config.group_n_workers; w++) {
         g->workers[w].group = g;
         g->workers[w].index = w;
         assert_int_equal(pthread_create(&g->workers[w].thread, NULL, worker_main, &g->workers[w]),
                          0);
     }
-    group_wait(g, is_greeted, 0);
-    if (!never)
+    if (g->config.engine_offload != CONFIG_OFFLOAD_NEVER)
         group_wait(g, workers_ready, g->config.group_n_workers);
+}
+
+void group_start(struct engine_group *g)
+{
+    group_start_engine(g);
+    group_start_workers(g);
 }
 
 /* ---- The router's side ----------------------------------------------------------------------- */
@@ -190,6 +199,16 @@ static void on_done(struct engine_group *g, const struct message_engine_done *m)
     assert_int_equal(m->device_tokens + m->worker_tokens, r->n_tokens);
 }
 
+static void on_error(struct engine_group *g, const struct message_engine_error *m)
+{
+    assert_true(m->has_id);
+    struct group_request *r = request_of(g, &m->id);
+
+    assert_false(r->ended);
+    r->ended = r->failed = true;
+    r->code = m->code;
+}
+
 static void on_reply(struct engine_group *g, const struct message_submit_reply *m)
 {
     struct group_request *r = request_of(g, &m->id);
@@ -222,6 +241,9 @@ static void on_message(struct engine_group *g, const struct message *m)
         break;
     case MESSAGE_ENGINE_DONE:
         on_done(g, &m->engine_done);
+        break;
+    case MESSAGE_ENGINE_ERROR:
+        on_error(g, &m->engine_error);
         break;
     case MESSAGE_SUBMIT_REPLY:
         on_reply(g, &m->submit_reply);
@@ -321,7 +343,7 @@ void group_cancel(struct engine_group *g, uint32_t i)
 
 static bool holds_nothing(const struct engine_group *g, uint32_t arg)
 {
-    struct sequence_table *t = (struct sequence_table *)&g->engine.sequences;
+    struct sequence_table *t = (struct sequence_table *)&g->host.engine.sequences;
 
     (void)arg;
     pthread_mutex_lock(&t->lock);
@@ -330,8 +352,10 @@ static bool holds_nothing(const struct engine_group *g, uint32_t arg)
     return all_free;
 }
 
-static void check_books(const struct engine *e)
+static void check_books(const struct host *h)
 {
+    const struct engine *e = &h->engine;
+
     assert_int_equal(kv_pool_check(&e->pool), 0);
     assert_int_equal(e->pool.n_free, e->pool.n_blocks);
     assert_int_equal(e->n_copies, 0);
@@ -343,11 +367,11 @@ static void check_books(const struct engine *e)
         assert_int_equal(worker->n_free_slots, e->exchange->slots_per_worker);
         assert_int_equal(worker->n_resident, 0);
         for (uint32_t b = 0; b < worker->pool.n_blocks; b++)
-            assert_int_equal(arena_owner(&e->shm->arenas[w], b), 0);
+            assert_int_equal(arena_owner(&h->shm->arenas[w], b), 0);
     }
     for (uint32_t s = 0; s < exchange_n_slots(e->exchange); s++)
         assert_int_equal(e->slot_owner[s], SEQUENCE_NONE);
-    assert_int_equal(e->shm->directory.n_free, e->shm->directory.n_entries);
+    assert_int_equal(e->directory->n_free, e->directory->n_entries);
     assert_int_equal(e->admission.ls_blocks, 0);
 }
 
@@ -363,12 +387,12 @@ void group_stop(struct engine_group *g)
 {
     group_wait(g, holds_nothing, 0);
     atomic_store(&g->stop_engine, true);
-    engine_ring(&g->engine);
+    host_ring(&g->host);
     pthread_join(g->engine_thread, NULL);
-    check_books(&g->engine);
+    check_books(&g->host);
     for (uint32_t i = 0; i < ENGINE_N_STATS; i++)
-        g->stats[i] = stats_get(&g->engine.stats, i);
-    engine_shutdown(&g->engine);
+        g->stats[i] = stats_get(&g->host.engine.stats, i);
+    host_shutdown(&g->host);
     atomic_store(&g->stop_workers, true);
     for (uint32_t w = 0; w < g->config.group_n_workers; w++)
         pthread_join(g->workers[w].thread, NULL);

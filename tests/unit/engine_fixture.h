@@ -10,10 +10,10 @@
 #include "cmocka_all.h"
 #include "common/model/model_random.h"
 #include "cpu-attnd/attnd.h"
-#include "gpu-engine/engine.h"
+#include "gpu-engine/host.h"
 
 enum {
-    GROUP_REQUESTS = 16,
+    GROUP_REQUESTS = 40,
     GROUP_OUTPUT_MAX = 128,
     GROUP_WORKERS = 3,
     GROUP_SOON_MS = 60 * 1000, /* a hang, not a measure: tsan on a busy machine is slow */
@@ -24,7 +24,8 @@ struct group_request {
     uint32_t tokens[GROUP_OUTPUT_MAX];
     uint32_t n_tokens;
     bool answered, accepted, ended;
-    enum error_code code; /* of a refusal */
+    bool failed;
+    enum error_code code; /* of a refusal or an error */
     struct message_engine_done done;
 };
 
@@ -38,7 +39,7 @@ struct group_worker {
 struct engine_group {
     char dir[32]; /* in /dev/shm: sockets, model and segments of this group */
     struct omni_config config;
-    struct engine engine;
+    struct host host;
     struct group_worker workers[GROUP_WORKERS];
     pthread_t engine_thread;
     _Atomic bool stop_engine, stop_workers, hold_workers;
@@ -55,7 +56,10 @@ struct engine_group {
 /* Writes the model and sets the configuration; change it with group_set before group_start. */
 void group_init(struct engine_group *g, const struct model_random_options *model);
 void group_set(struct engine_group *g, const char *assignment);
-/* Starts the threads and waits for the engine's introduction. */
+/* Starts the engine and waits for its introduction; starts the workers and waits until it sees
+ * them; both. */
+void group_start_engine(struct engine_group *g);
+void group_start_workers(struct engine_group *g);
 void group_start(struct engine_group *g);
 
 /* Submits request i; greedy if seed is 0. */

@@ -7,13 +7,15 @@
 #include "engine_fixture.h"
 
 enum { N_BE = 8, N_LS = 2, N = N_BE + N_LS, N_OUTPUT = 24, PROMPT_MAX = 960 };
+enum { MANY_BE = 32, MANY = MANY_BE + 4, MANY_OUTPUT = 64 };
 
 static struct engine_group group;
-static uint32_t expected[N][N_OUTPUT]; /* of each request, served alone on the device */
+/* Of each request, served alone on the device; more of it than most tests ask for. */
+static uint32_t expected[MANY][MANY_OUTPUT];
 
 /* ---- The load -------------------------------------------------------------------------------- */
 
-/* Requests 0..7 are best effort, the others latency-sensitive; every second one is drawn. */
+/* Every second request is drawn, the others are greedy. */
 static uint32_t make_prompt(uint32_t i, uint32_t n, uint32_t *tokens)
 {
     for (uint32_t k = 0; k < n; k++)
@@ -21,12 +23,18 @@ static uint32_t make_prompt(uint32_t i, uint32_t n, uint32_t *tokens)
     return n;
 }
 
+static void submit_as(uint32_t i, uint32_t class_idx, uint32_t n_output)
+{
+    uint32_t tokens[PROMPT_MAX], n = make_prompt(i, 40 + i % 10 * 9, tokens);
+
+    group_submit(&group, i, class_idx, tokens, n, n_output, i % 2 * (i + 100));
+    assert_true(group.requests[i].accepted);
+}
+
+/* Requests 0..7 are best effort, 8 and 9 latency-sensitive. */
 static void submit(uint32_t i)
 {
-    uint32_t tokens[PROMPT_MAX], n = make_prompt(i, 40 + i * 9, tokens);
-
-    group_submit(&group, i, i < N_BE ? 1 : 0, tokens, n, N_OUTPUT, i % 2 * (i + 100));
-    assert_true(group.requests[i].accepted);
+    submit_as(i, i < N_BE ? 1 : 0, N_OUTPUT);
 }
 
 static void submit_all(void)
@@ -35,11 +43,16 @@ static void submit_all(void)
         submit(i);
 }
 
-static void assert_tokens(uint32_t i)
+static void assert_n_tokens(uint32_t i, uint32_t n)
 {
     assert_int_equal(group.requests[i].done.reason, FINISH_LENGTH);
-    assert_int_equal(group.requests[i].n_tokens, N_OUTPUT);
-    assert_memory_equal(group.requests[i].tokens, expected[i], sizeof expected[i]);
+    assert_int_equal(group.requests[i].n_tokens, n);
+    assert_memory_equal(group.requests[i].tokens, expected[i], n * sizeof **expected);
+}
+
+static void assert_tokens(uint32_t i)
+{
+    assert_n_tokens(i, N_OUTPUT);
 }
 
 static uint64_t stat(enum engine_stat which)
@@ -79,10 +92,10 @@ static int each_alone(void **state)
     (void)state;
     init(settings);
     group_start(&group);
-    for (uint32_t i = 0; i < N; i++) {
-        submit(i);
+    for (uint32_t i = 0; i < MANY; i++) {
+        submit_as(i, 0, MANY_OUTPUT);
         group_wait(&group, group_has_ended, i);
-        assert_int_equal(group.requests[i].n_tokens, N_OUTPUT);
+        assert_int_equal(group.requests[i].n_tokens, MANY_OUTPUT);
         memcpy(expected[i], group.requests[i].tokens, sizeof expected[i]);
     }
     group_stop(&group);
@@ -159,6 +172,28 @@ static void test_always_with_held_results(void **state)
     assert_true(stat(ENGINE_STAT_JOBS_PARKED) > 0);
 }
 
+/* The full size: 32 best-effort requests of 64 tokens beside 4 chats, on two workers, some results
+ * held back. */
+static void test_thirty_two_beside_four(void **state)
+{
+    static const char *const settings[] = {"engine.offload=always", "group.n_workers=2",
+                                           "engine.kv_blocks=96", NULL};
+
+    (void)state;
+    init(settings);
+    assert_int_equal(setenv("OMNI_EXCHANGE_DELAY", "3", 1), 0);
+    group_start(&group);
+    assert_int_equal(unsetenv("OMNI_EXCHANGE_DELAY"), 0);
+    for (uint32_t i = 0; i < MANY; i++)
+        submit_as(i, i < MANY_BE ? 1 : 0, MANY_OUTPUT);
+    group_wait(&group, group_all_ended, MANY);
+    group_stop(&group);
+    for (uint32_t i = 0; i < MANY; i++)
+        assert_n_tokens(i, MANY_OUTPUT);
+    assert_true(stat(ENGINE_STAT_TOKENS_WORKER) > MANY_BE * MANY_OUTPUT / 2);
+    assert_int_equal(stat(ENGINE_STAT_JOBS_FAILED), 0);
+}
+
 /* The pool holds about half of the load: some go out, and come back when there is room. */
 static void test_auto(void **state)
 {
@@ -204,6 +239,57 @@ static void test_best_effort_yields(void **state)
     assert_true(stat(ENGINE_STAT_RECOMPUTED) > 0);
 }
 
+enum { FULL_BLOCKS = 3, FULL_PROMPT = 40 };
+
+/* All positions are taken, and the token behind them is known. */
+static bool has_filled_the_device(const struct engine_group *g, uint32_t i)
+{
+    return g->requests[i].n_tokens == FULL_BLOCKS * 32 + 1 - FULL_PROMPT;
+}
+
+/* A best-effort request that needs more than the device has, and no worker is there. */
+static void fill_device(void)
+{
+    static const char *const settings[] = {"engine.offload=auto", "engine.kv_blocks=3", NULL};
+    uint32_t tokens[PROMPT_MAX], n = make_prompt(1, FULL_PROMPT, tokens);
+
+    init(settings);
+    group_start_engine(&group);
+    group_submit(&group, 1, 1, tokens, n, MANY_OUTPUT + 20, 0);
+    assert_true(group.requests[1].accepted);
+    group_wait(&group, has_filled_the_device, 1);
+}
+
+/* Dropping its own KV would not help: it could not even begin again. */
+static void test_one_that_outgrows_the_device_waits_for_a_worker(void **state)
+{
+    (void)state;
+    fill_device();
+    group_start_workers(&group);
+    group_wait(&group, group_has_ended, 1);
+    group_stop(&group);
+    assert_int_equal(group.requests[1].n_tokens, MANY_OUTPUT + 20);
+    assert_true(stat(ENGINE_STAT_TOKENS_WORKER) > 0);
+    assert_int_equal(stat(ENGINE_STAT_YIELDS), 0);
+}
+
+/* A chat takes its blocks; it can never be computed again here, and says so. */
+static void test_one_that_outgrew_the_device_and_yields_fails(void **state)
+{
+    uint32_t tokens[PROMPT_MAX], n = make_prompt(2, 20, tokens);
+
+    (void)state;
+    fill_device();
+    group_submit(&group, 0, 0, tokens, n, 10, 0);
+    group_wait(&group, group_all_ended, 2);
+    group_start_workers(&group);
+    group_stop(&group);
+    assert_int_equal(group.requests[0].n_tokens, 10);
+    assert_true(group.requests[1].failed);
+    assert_int_equal(group.requests[1].code, ERROR_NO_CAPACITY);
+    assert_int_equal(stat(ENGINE_STAT_YIELDS), 1);
+}
+
 /* ---- Cancelled ------------------------------------------------------------------------------- */
 
 static bool is_resident(const struct engine_group *g, uint32_t n)
@@ -214,7 +300,7 @@ static bool is_resident(const struct engine_group *g, uint32_t n)
 /* Ended, and not free: their slots and blocks are still named by jobs. */
 static bool is_draining(const struct engine_group *g, uint32_t n)
 {
-    return stats_get(&g->engine.stats, ENGINE_STAT_DRAINING) == n;
+    return stats_get(&g->host.engine.stats, ENGINE_STAT_DRAINING) == n;
 }
 
 /* The workers stand still with jobs in hand: the answer comes at once, the memory when they move
@@ -358,9 +444,12 @@ int main(void)
         cmocka_unit_test(test_always_with_few_returned_rows_and_slots),
         cmocka_unit_test(test_always_with_layer_groups),
         cmocka_unit_test(test_always_with_held_results),
+        cmocka_unit_test(test_thirty_two_beside_four),
         cmocka_unit_test(test_auto),
         cmocka_unit_test(test_auto_brings_back),
         cmocka_unit_test(test_best_effort_yields),
+        cmocka_unit_test(test_one_that_outgrows_the_device_waits_for_a_worker),
+        cmocka_unit_test(test_one_that_outgrew_the_device_and_yields_fails),
         cmocka_unit_test(test_cancel_while_jobs_are_out),
         cmocka_unit_test(test_sweeps_end_during_copies),
         cmocka_unit_test(test_shared_prefixes),
