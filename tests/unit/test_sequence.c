@@ -2,6 +2,7 @@
  * beside the engine thread (to be run under tsan too). */
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -202,8 +203,10 @@ static void *control_main(void *table)
     for (uint32_t i = 0; i < N_REQUESTS;) {
         const struct request_id id = id_of(i), before = id_of(i - 2);
 
-        if (arrive(t, i) == NULL)
+        if (arrive(t, i) == NULL) {
+            sched_yield();
             continue;
+        }
         if (i % 3 == 0)
             sequence_ask(t, &id, SEQUENCE_ASK_STOP);
         if (i % 5 == 0)
@@ -248,8 +251,10 @@ static void test_control_thread_beside_engine_thread(void **state)
 
     open_table(&t);
     assert_int_equal(pthread_create(&control, NULL, control_main, &t), 0);
-    while (n_ended < N_REQUESTS)
+    while (n_ended < N_REQUESTS) {
         n_ended += engine_round(&t, &n_arrived);
+        sched_yield();
+    }
     pthread_join(control, NULL);
     assert_int_equal(n_arrived, N_REQUESTS);
     assert_int_equal(t.n_free, N);
