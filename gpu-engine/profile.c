@@ -10,7 +10,7 @@
 #include "gpu-engine/profile_file.h"
 
 /* Repetitions of one shape; a wide dense layer of SmolLM2 takes longer and is made once. */
-#define SHAPE_BUDGET_NS (30 * NS_PER_MS)
+#define SHAPE_BUDGET_NS (40 * NS_PER_MS)
 /* All dense shapes of one kind; the largest differences come first, so that what is cut off is
  * the finest. */
 #define DENSE_BUDGET_NS (3 * NS_PER_S)
@@ -159,10 +159,10 @@ static int take_dense(const struct subject_kind *k)
     if (rc == 0 && max > next)
         rc = add_step(k, stairs, DEVICE_SHAPE_DENSE, max);
     double share = step_share * stairs->ns[stairs->n - 1];
-    while (rc == 0 && clock_now_ns() < end &&
+    while (rc == 0 && clock_now_ns() < end && stairs->n + ROWS_STEP < LATENCY_STEPS_MAX &&
            (next = latency_stairs_next(stairs, tolerance > share ? tolerance : share)) != 0)
         rc = add_step(k, stairs, DEVICE_SHAPE_DENSE, next);
-    for (next = 2; rc == 0 && next < ROWS_STEP && next < max; next *= 2)
+    for (next = 2; rc == 0 && next < ROWS_STEP && next < max; next++)
         rc = add_step(k, stairs, DEVICE_SHAPE_DENSE, next); /* decode batches, the common case */
     latency_stairs_smooth(stairs);
     return rc;
@@ -279,7 +279,7 @@ static int take_kind(struct latency_model *m, uint32_t kind, const struct profil
 
 static int take_head(struct latency_model *m, const struct profile_subject *s, struct error *err)
 {
-    static const uint32_t rows[] = {1, 2, 4, 8, 16, 32}; /* beyond, groups of rows repeat */
+    static const uint32_t rows[] = {1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32}; /* then they repeat */
     struct subject_kind whole = {.s = s, .err = err};
     int rc = 0;
 

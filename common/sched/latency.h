@@ -37,7 +37,7 @@
 enum {
     LATENCY_LAYERS_MAX = 128,
     LATENCY_KINDS_MAX = 8,
-    LATENCY_STEPS_MAX = 64,
+    LATENCY_STEPS_MAX = 80,
     LATENCY_WORKERS_MAX = 16,
     LATENCY_WINDOW = 31, /* ratios that a correction's median is taken over */
 };

@@ -124,14 +124,16 @@ static uint64_t now(const struct device *d)
     return team_n_threads(d->team) > 1 ? clock_now_ns() : cpu_thread_ns();
 }
 
-/* A sweep comes to the head with all layers in between: out of a large cache that holds the head
- * alone.  One row through every layer does the same. */
+/* A sweep comes back to a layer's KV, and to the head, with all other weights read in between.
+ * Over and over, they would be found in a large cache: measured on 32 MiB of L3, decodes over 600
+ * tokens look a quarter faster than they are in a sweep.  One row through every layer puts them
+ * out. */
 static void displace(struct device *d, const struct device_shape *s)
 {
     struct cpu_measurement none = {.shape = *s};
     uint32_t n = d->rows.n;
 
-    if (s->kind != DEVICE_SHAPE_HEAD)
+    if (s->kind == DEVICE_SHAPE_DENSE || s->kind == DEVICE_SHAPE_EMBED)
         return;
     d->rows.n = 1;
     for (uint32_t l = 0; l < d->n_layers; l++)
@@ -159,7 +161,7 @@ void cpu_measure_run(struct device *d, struct cpu_measurement *m)
     uint64_t ns[SAMPLES_MAX], end = clock_now_ns() + s->budget_ns;
     uint32_t n = 0;
 
-    fill_rows(d, s->kind == DEVICE_SHAPE_DENSE || s->kind == DEVICE_SHAPE_HEAD ? s->n : 0);
+    fill_rows(d, s->kind == DEVICE_SHAPE_DENSE || s->kind == DEVICE_SHAPE_HEAD ? s->n : 1);
     run(d, m, s->n_layers > 0 ? s->layers[s->n_layers - 1] : 0); /* pages and code are touched */
     do {
         displace(d, s);

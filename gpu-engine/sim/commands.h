@@ -1,0 +1,11 @@
+/* commands.h - the subcommands of omni-sim; `omni NAME ...` runs `omni-sim NAME ...`, as git does.
+ */
+#ifndef OMNI_GPU_ENGINE_SIM_COMMANDS_H
+#define OMNI_GPU_ENGINE_SIM_COMMANDS_H
+
+enum { COMMAND_DONE = 0, COMMAND_FAILED = 1, COMMAND_USAGE = 2 };
+
+/* argv[0] is the subcommand's name; the result is the program's exit status. */
+int command_profile(int argc, char **argv);
+
+#endif
