@@ -105,6 +105,7 @@ static void count_best_effort(struct plan *p, const struct sched_seq *s)
     sums->yieldable_blocks += s->place == SCHED_DEVICE ? s->n_freed : 0;
     sums->be_in += s->n_kv + s->n_todo;
     sums->be_out += s->n_rest;
+    sums->be_decode_tokens += sched_is_decode(s) ? s->n_kv : 0;
     if (s->place != SCHED_ARENA)
         return;
     sums->n_under_way += s->in_slot;

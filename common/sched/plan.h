@@ -45,7 +45,8 @@ struct plan_sums {
     uint32_t leaving_blocks;                       /* come free when copies end */
     uint32_t yieldable_blocks;                     /* best effort could give up now */
     uint64_t resident_tokens[LATENCY_WORKERS_MAX]; /* KV of residents, by worker */
-    uint64_t be_in, be_out;                        /* prompts, and output still allowed, of BE */
+    uint64_t be_in, be_out;    /* best effort's tokens known, and still allowed */
+    uint64_t be_decode_tokens; /* KV of its decodes on the device */
 };
 
 struct plan {
@@ -119,6 +120,13 @@ void plan_be_decodes(struct plan *p, double budget_ns, uint32_t rows);
 /* Best-effort chunks in order, at most `rows`, the sweep within budget_ns; keep device blocks stay
  * free when one begins.  Sets be_starved. */
 void plan_be_chunks(struct plan *p, double budget_ns, uint32_t rows, uint32_t keep);
+
+/* May a waiting best-effort prompt begin, `keep` blocks left to others (unless it starves)? */
+bool plan_may_begin(const struct plan *p, uint32_t seq, uint32_t n_free, uint32_t keep);
+
+/* As plan_be_chunks, but of all sizes that fit the one with most rows per time of the sweep, among
+ * the largest and those that fill a step of the dense staircase.  plan_chunk.c */
+void plan_be_chunks_by_stairs(struct plan *p, double budget_ns, uint32_t keep);
 
 /* Idle residents, at most n. */
 void plan_enters(struct plan *p, uint32_t n);

@@ -124,13 +124,12 @@ void plan_be_decodes(struct plan *p, double budget_ns, uint32_t rows)
     }
 }
 
-/* A waiting one needs its blocks, and leaves `keep` of them to others unless it starves. */
-static bool may_begin(struct plan *p, uint32_t seq, uint32_t keep)
+bool plan_may_begin(const struct plan *p, uint32_t seq, uint32_t n_free, uint32_t keep)
 {
     const struct sched_seq *s = &p->seqs[seq];
-    uint32_t need = sched_growth(p->limits, s, s->n_todo + 1);
+    uint64_t need = sched_growth(p->limits, s, s->n_todo + 1);
 
-    return need + (seq == p->starved[PLAN_BE_PREFILL] ? 0 : (uint64_t)keep) <= p->n_free;
+    return need + (seq == p->starved[PLAN_BE_PREFILL] ? 0 : keep) <= n_free;
 }
 
 void plan_be_chunks(struct plan *p, double budget_ns, uint32_t rows, uint32_t keep)
@@ -146,7 +145,8 @@ void plan_be_chunks(struct plan *p, double budget_ns, uint32_t rows, uint32_t ke
             continue;
         /* In order, so that a long prompt is not passed over for ever; those that have begun hold
          * their blocks, and go on. */
-        if (s->place == SCHED_WAITING && (p->d->be_starved || !may_begin(p, seq, keep))) {
+        if (s->place == SCHED_WAITING &&
+            (p->d->be_starved || !plan_may_begin(p, seq, p->n_free, keep))) {
             p->d->be_starved = true;
             continue;
         }

@@ -1,0 +1,135 @@
+/* plan_chunk.c - how many best-effort prompt rows are worth their time.
+ *
+ * The time of a dense layer grows in steps: a chunk that ends just behind a step pays a whole tile
+ * for a few rows.  So the sizes worth looking at are the largest that fits and those that fill a
+ * step; of these the one with most rows per time of the whole sweep is taken.  Rows go to prompts
+ * in order, so a size means a prefix of a list of prompts. */
+#include <math.h>
+#include <stddef.h>
+
+#include "common/sched/plan.h"
+
+enum { PROMPTS_MAX = 64 };
+
+/* Prompts that may get rows, in order. */
+struct candidates {
+    uint32_t n, rows;
+    uint32_t seq[PROMPTS_MAX];
+    uint32_t todo[PROMPTS_MAX]; /* rows that it could take */
+};
+
+static uint32_t smaller(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+static void gather(struct plan *p, uint32_t keep, struct candidates *c)
+{
+    uint32_t left = smaller(p->chunk_left, p->rows_left), n_free = p->n_free;
+    uint32_t seqs = smaller(p->seqs_left, PROMPTS_MAX);
+
+    c->n = c->rows = 0;
+    for (uint32_t seq = plan_next(p, PLAN_BE_PREFILL, SCHED_NONE);
+         seq != SCHED_NONE && c->n < seqs && c->rows < left;
+         seq = plan_next(p, PLAN_BE_PREFILL, seq)) {
+        const struct sched_seq *s = &p->seqs[seq];
+        bool waits = s->place == SCHED_WAITING;
+
+        if (!plan_is_idle(p, seq))
+            continue;
+        if (waits && (p->d->be_starved || !plan_may_begin(p, seq, n_free, keep))) {
+            p->d->be_starved = true; /* nobody begins before it; who has begun goes on */
+            continue;
+        }
+        n_free -= waits ? sched_growth(p->limits, s, s->n_todo + 1) : 0;
+        c->seq[c->n] = seq;
+        c->todo[c->n] = smaller(sched_todo(s), left - c->rows);
+        c->rows += c->todo[c->n++];
+    }
+}
+
+/* The sweep with the first n rows of the candidates. */
+static double time_with(const struct plan *p, const struct candidates *c, uint32_t n)
+{
+    struct latency_load load = p->d->load;
+
+    for (uint32_t i = 0; n > 0; i++) {
+        const struct sched_seq *s = &p->seqs[c->seq[i]];
+        uint32_t rows = smaller(n, c->todo[i]);
+        price_add(&p->price, &load, sched_from(s), rows, rows == sched_todo(s));
+        n -= rows;
+    }
+    return price_ns(&p->price, &load);
+}
+
+static uint32_t largest_within(const struct plan *p, const struct candidates *c, double budget_ns)
+{
+    uint32_t low = 0, high = c->rows;
+
+    if (isinf(budget_ns) || time_with(p, c, high) <= budget_ns)
+        return high;
+    while (low < high) {
+        uint32_t mid = low + (high - low + 1) / 2;
+
+        if (time_with(p, c, mid) <= budget_ns)
+            low = mid;
+        else
+            high = mid - 1;
+    }
+    return low;
+}
+
+/* The staircase of the kind that most layers are of. */
+static const struct latency_stairs *main_stairs(const struct price *price)
+{
+    uint32_t best = 0;
+
+    for (uint32_t k = 1; k < price->n_kinds; k++)
+        best = price->count[k] > price->count[best] ? k : best;
+    return &price->m->kind[price->m->kind_of[price->layer[best]]].dense;
+}
+
+/* Below a quarter of the largest, what a sweep costs anyhow outweighs every step. */
+static uint32_t best_size(const struct plan *p, const struct candidates *c, uint32_t largest)
+{
+    if (largest == 0 || p->price.m == NULL || p->price.n_kinds == 0)
+        return largest;
+    const struct latency_stairs *s = main_stairs(&p->price);
+    double there = p->d->load.n_rows + p->d->load.returned_rows / p->price.m->n_layers;
+    double best_rate = largest / time_with(p, c, largest);
+    uint32_t best = largest;
+    for (uint32_t i = s->n; i-- > 0;) {
+        double n = floor(s->rows[i] - there);
+
+        if (n >= largest)
+            continue;
+        if (n < 1 || n < largest / 4)
+            break;
+        double rate = n / time_with(p, c, (uint32_t)n);
+        if (rate > best_rate) {
+            best_rate = rate;
+            best = (uint32_t)n;
+        }
+    }
+    return best;
+}
+
+void plan_be_chunks_by_stairs(struct plan *p, double budget_ns, uint32_t keep)
+{
+    struct candidates c;
+
+    gather(p, keep, &c);
+    uint32_t n = best_size(p, &c, largest_within(p, &c, budget_ns));
+    if (c.n > 0 && c.seq[0] == p->starved[PLAN_BE_PREFILL]) {
+        uint32_t least = smaller(c.todo[0], p->limits->block_tokens);
+        n = n > least ? n : least;
+    }
+    for (uint32_t i = 0; i < c.n && n > 0; i++) {
+        uint32_t rows = smaller(n, c.todo[i]);
+
+        if (!plan_give(p, PLAN_BE_PREFILL, c.seq[i], rows))
+            return;
+        p->chunk_left -= rows;
+        n -= rows;
+    }
+}

@@ -1,0 +1,427 @@
+/* policy_omni.c - ours: at each sweep the way to serve best effort that is worth most per time.
+ *
+ * DESIGN.  Latency-sensitive rows first: all decodes, then as many prompt rows as the tightest TPOT
+ * objective leaves, less what returned rows will take.  Best effort gets the rest.
+ *
+ * What is scarce decides what comes first.  While the workers' arenas are less than half full and
+ * the workers are not busy, prompts are scarce: chunks first, decodes in what they leave.  Else
+ * decodes first.  No chunk may push a waiting latency-sensitive prompt past its due time.
+ *
+ * Placement.  Best effort decodes on the device while there is room; the newest leaves for a worker
+ * when free blocks fall below what latency-sensitive growth needs (auto_free_pct) plus one waiting
+ * prompt: that staging place is what feeds the workers.  Where the attention of its decodes costs
+ * more than reading the weights a second time, workers come first: best effort leaves as soon as
+ * they have time for it.  The oldest comes back when nobody waits, twice that room is free, and it
+ * has not moved for be_settle_ns.
+ *
+ * Two batches.  Alternating decodes (A) and chunks (B) on the device reads the weights twice, and
+ * makes B's time the window in which A's offloaded rows ride along.  Both ways are priced:
+ *
+ *   riders = sum over workers of min((window - latency) / job time, residents / 2)
+ *   value  = prompts scarce ? prompt rows x output / input
+ *                           : device decodes + min(worker rate x time, riders + residents / layers)
+ *
+ * and the better value per time is taken, if it keeps the objective.  Waiting at a layer for jobs
+ * is worth it only where the workers' rate exceeds that value per time; never beyond the slack.
+ *
+ * Reads: auto_free_pct, slo_use_pct, without (see enum sched_without). */
+#include <math.h>
+#include <stddef.h>
+
+#include "common/sched/plan.h"
+
+struct omni {
+    struct plan p;
+    double budget_ns;
+    uint32_t reserve; /* device blocks for latency-sensitive growth */
+    uint32_t staging; /* and for the next prompt */
+    double n_layers;
+    double job_ns, fixed_ns; /* of a mean resident's job, per layer */
+    double rate;             /* tokens per ns that the workers can read for */
+    uint32_t n_residents;
+    bool can_offload;
+    bool prompts_scarce, workers_busy, workers_first;
+};
+
+static bool without(const struct omni *o, enum sched_without idea)
+{
+    return (o->p.limits->params.without & (uint32_t)idea) != 0;
+}
+
+/* ---- Workers --------------------------------------------------------------------------------- */
+
+/* A worker without residents is expected to get such as best effort has on average. */
+static double mean_tokens(const struct plan *p, uint32_t w)
+{
+    uint32_t n = p->state->workers[w].n_resident;
+    uint32_t n_decodes = p->sums.n[PLAN_BE_DECODE];
+
+    if (n > 0)
+        return (double)p->sums.resident_tokens[w] / n;
+    return n_decodes > 0 ? (double)p->sums.be_decode_tokens / n_decodes : 1;
+}
+
+static void look_at_workers(struct omni *o)
+{
+    struct plan *p = &o->p;
+    double jobs_per_ns = 0, latency = 0;
+    uint32_t n_usable = 0;
+
+    o->n_layers = p->price.m != NULL ? p->price.m->n_layers : 1;
+    for (uint32_t w = 0; w < p->limits->n_workers; w++) {
+        if (!p->workers[w].usable)
+            continue;
+        n_usable++;
+        o->n_residents += p->state->workers[w].n_resident;
+        if (p->price.m == NULL)
+            continue;
+        double bytes = mean_tokens(p, w) * (double)p->limits->kv_token_bytes / o->n_layers;
+        double job = latency_job_ns(p->price.m, w, bytes);
+        jobs_per_ns += job > 0 ? 1 / job : 0;
+        latency += latency_job_ns(p->price.m, w, 0);
+    }
+    o->can_offload = n_usable > 0;
+    o->rate = jobs_per_ns / o->n_layers;
+    o->job_ns = jobs_per_ns > 0 ? n_usable / jobs_per_ns : 0;
+    o->fixed_ns = n_usable > 0 ? latency / n_usable : 0;
+}
+
+/* Offloaded rows that ride through a layer with a window of that size. */
+static double riders(const struct omni *o, double window_ns)
+{
+    const struct plan *p = &o->p;
+    double n = 0;
+
+    if (without(o, SCHED_WITHOUT_RIDING) || !(o->job_ns > 0) || window_ns <= o->fixed_ns)
+        return 0;
+    for (uint32_t w = 0; w < p->limits->n_workers; w++) {
+        if (p->workers[w].usable)
+            n += fmin((window_ns - o->fixed_ns) / o->job_ns, p->state->workers[w].n_resident / 2.0);
+    }
+    return n;
+}
+
+static double worker_tokens(const struct omni *o, double sweep_ns, double window_ns)
+{
+    return fmin(o->rate * sweep_ns, riders(o, window_ns) + o->n_residents / o->n_layers);
+}
+
+/* Are the arenas (blocks and slots) less than half full? */
+static bool arenas_half_empty(const struct plan *p)
+{
+    uint64_t blocks = 0, used = 0, slots = 0, used_slots = 0;
+
+    for (uint32_t w = 0; w < p->limits->n_workers; w++) {
+        const struct sched_worker *k = &p->workers[w];
+        if (!k->usable)
+            continue;
+        blocks += k->n_blocks;
+        used += k->n_blocks - k->n_free_blocks;
+        used_slots += k->n_resident;
+        slots += k->n_resident + k->n_free_slots;
+    }
+    return 2 * used < blocks && 2 * used_slots < slots;
+}
+
+/* ---- What is scarce -------------------------------------------------------------------------- */
+
+static double second_read_ns(const struct omni *o)
+{
+    struct latency_load one_row = {.n_rows = 1};
+
+    return price_ns(&o->p.price, &one_row);
+}
+
+/* Attention of all best-effort decodes on the device, as if each had the mean context. */
+static double decode_attention_ns(const struct omni *o)
+{
+    const struct plan *p = &o->p;
+    uint32_t n = p->sums.n[PLAN_BE_DECODE];
+    struct latency_load load = {0};
+
+    if (n == 0)
+        return 0;
+    uint32_t mean = (uint32_t)(p->sums.be_decode_tokens / n);
+    price_add(&p->price, &load, mean, 1, true);
+    double one = price_attention_ns(&p->price, &load);
+    price_add(&p->price, &load, mean, 1, true);
+    return n * (price_attention_ns(&p->price, &load) - one);
+}
+
+static void judge(struct omni *o)
+{
+    struct plan *p = &o->p;
+    double read_ns = second_read_ns(o);
+    double sweep_ns = fmax(price_ns(&p->price, &p->d->load), read_ns);
+    double window_ns = price_attention_ns(&p->price, &p->d->load) / o->n_layers;
+
+    o->workers_busy =
+        o->rate > 0 && riders(o, window_ns) + o->n_residents / o->n_layers >= o->rate * sweep_ns;
+    o->prompts_scarce = o->can_offload && !o->workers_busy && arenas_half_empty(p);
+    o->workers_first =
+        o->can_offload && !without(o, SCHED_WITHOUT_PLACEMENT) && decode_attention_ns(o) > read_ns;
+}
+
+/* ---- Placement ------------------------------------------------------------------------------- */
+
+static void set_reserves(struct omni *o)
+{
+    const struct plan *p = &o->p;
+
+    o->reserve = plan_share(p, p->limits->params.auto_free_pct);
+    o->staging = 0;
+    if (!o->can_offload || without(o, SCHED_WITHOUT_STAGING))
+        return;
+    for (uint32_t seq = plan_next(p, PLAN_BE_PREFILL, SCHED_NONE); seq != SCHED_NONE;
+         seq = plan_next(p, PLAN_BE_PREFILL, seq)) {
+        if (p->seqs[seq].place != SCHED_WAITING)
+            continue;
+        o->staging = sched_growth(p->limits, &p->seqs[seq], p->seqs[seq].n_todo + 1);
+        return;
+    }
+}
+
+static bool device_is_short(const struct omni *o)
+{
+    const struct plan *p = &o->p;
+
+    return p->n_free + p->sums.leaving_blocks < o->reserve + o->staging ||
+           (p->state->be_stuck && p->sums.n_leaving == 0);
+}
+
+static void place(struct omni *o)
+{
+    struct plan *p = &o->p;
+    bool eager = o->workers_first && !o->workers_busy;
+
+    while (o->can_offload && p->copies_left > 0 && (eager || device_is_short(o))) {
+        uint32_t newest = plan_newest_decode(p);
+        if (newest == SCHED_NONE)
+            break;
+        plan_move_out(p, newest);
+        eager = false; /* one a sweep: its cost is looked at anew */
+    }
+    plan_unstick(p);
+}
+
+static void bring_back(struct omni *o)
+{
+    struct plan *p = &o->p;
+
+    if (without(o, SCHED_WITHOUT_COPY_BACK) || o->workers_first || p->sums.n_waiting > 0 ||
+        p->state->be_starved || p->state->be_stuck || p->sums.n_leaving > 0 ||
+        price_ns(&p->price, &p->d->load) > o->budget_ns)
+        return;
+    plan_copy_back(p, 2 * o->reserve);
+}
+
+/* ---- Best-effort rows ------------------------------------------------------------------------ */
+
+/* How much longer this sweep may take so that no waiting latency-sensitive prompt misses its due
+ * time, if prompts go on at this sweep's pace. */
+static double ttft_slack_ns(const struct omni *o)
+{
+    const struct plan *p = &o->p;
+    double sweep_ns = price_ns(&p->price, &p->d->load), slack = INFINITY, rows_after = 0, pace;
+    uint32_t n_given = 0, at = 0;
+
+    for (uint32_t i = 0; i < p->n_picked[PLAN_LS_PREFILL]; i++)
+        n_given += p->scratch->picked[PLAN_LS_PREFILL][i].n_rows;
+    pace = n_given > 0 ? sweep_ns / n_given : 0;
+    for (uint32_t seq = plan_next(p, PLAN_LS_PREFILL, SCHED_NONE); seq != SCHED_NONE;
+         seq = plan_next(p, PLAN_LS_PREFILL, seq)) {
+        const struct sched_seq *s = &p->seqs[seq];
+        rows_after += sched_todo(s);
+        if (!plan_is_idle(p, seq)) /* picked in the order of the list */
+            rows_after -= p->scratch->picked[PLAN_LS_PREFILL][at++].n_rows;
+        if (s->first_due_ns == 0)
+            continue;
+        double left =
+            s->first_due_ns > p->state->now_ns ? (double)(s->first_due_ns - p->state->now_ns) : 0;
+        slack = fmin(slack, left - sweep_ns - rows_after * pace);
+    }
+    return fmax(0, slack);
+}
+
+static void give_chunks(struct omni *o)
+{
+    struct plan *p = &o->p;
+    double until = price_ns(&p->price, &p->d->load) + ttft_slack_ns(o);
+    double budget_ns = fmin(o->budget_ns, until);
+
+    if (without(o, SCHED_WITHOUT_STAIRS))
+        plan_be_chunks(p, budget_ns, UINT32_MAX, o->reserve);
+    else
+        plan_be_chunks_by_stairs(p, budget_ns, o->reserve);
+}
+
+static void give_best_effort(struct omni *o)
+{
+    double until = o->budget_ns;
+
+    if (o->prompts_scarce)
+        give_chunks(o);
+    /* Decodes may not push prompts past their due time either. */
+    until = fmin(until, price_ns(&o->p.price, &o->p.d->load) + ttft_slack_ns(o));
+    plan_be_decodes(&o->p, until, UINT32_MAX);
+    if (!o->prompts_scarce)
+        give_chunks(o);
+}
+
+/* ---- Returned rows --------------------------------------------------------------------------- */
+
+/* Most returned rows per layer within the budget; one in any case, or workers would stand still. */
+static uint32_t returned_within(const struct omni *o)
+{
+    const struct plan *p = &o->p;
+    uint32_t low = p->limits->returned_max > 0, high = p->limits->returned_max;
+    struct latency_load load = p->d->load;
+
+    if (isinf(o->budget_ns) || load.n_rows == 0)
+        return high;
+    while (low < high) {
+        uint32_t mid = low + (high - low + 1) / 2;
+
+        price_set_returned(&p->price, &load, mid);
+        if (price_ns(&p->price, &load) <= o->budget_ns)
+            low = mid;
+        else
+            high = mid - 1;
+    }
+    return low;
+}
+
+/* At most half of the residents at once: rows that bunch at one layer make workers idle, then
+ * queue. */
+static void enter(struct omni *o)
+{
+    uint32_t most = o->p.d->p_max;
+
+    if (!without(o, SCHED_WITHOUT_SPREAD) && o->n_residents / 2 + 1 < most)
+        most = o->n_residents / 2 + 1;
+    plan_enters(&o->p, most);
+}
+
+/* ---- One batch or two, and waiting ----------------------------------------------------------- */
+
+static uint32_t rows_picked(const struct plan *p, enum plan_group group)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < p->n_picked[group]; i++)
+        n += p->scratch->picked[group][i].n_rows;
+    return n;
+}
+
+static double value(const struct omni *o, double sweep_ns, double window_ns)
+{
+    const struct plan *p = &o->p;
+
+    if (o->prompts_scarce && p->sums.be_in > 0)
+        return rows_picked(p, PLAN_BE_PREFILL) * (double)p->sums.be_out / (double)p->sums.be_in;
+    return p->n_picked[PLAN_BE_DECODE] + worker_tokens(o, sweep_ns, window_ns);
+}
+
+static void add_group(const struct plan *p, enum plan_group group, struct latency_load *load)
+{
+    for (uint32_t i = 0; i < p->n_picked[group]; i++) {
+        const struct sched_rows *r = &p->scratch->picked[group][i];
+        const struct sched_seq *s = &p->seqs[r->seq];
+        price_add(&p->price, load, sched_from(s), r->n_rows, r->n_rows == sched_todo(s));
+    }
+}
+
+struct way {
+    double sweep_ns, window_ns, per_ns;
+};
+
+static struct way as_one_batch(const struct omni *o)
+{
+    const struct latency_load *load = &o->p.d->load;
+    struct way w = {.sweep_ns = price_ns(&o->p.price, load),
+                    .window_ns = price_attention_ns(&o->p.price, load) / o->n_layers};
+
+    w.per_ns = w.sweep_ns > 0 ? value(o, w.sweep_ns, w.window_ns) / w.sweep_ns : 0;
+    return w;
+}
+
+static struct way as_two_batches(const struct omni *o)
+{
+    const struct plan *p = &o->p;
+    struct latency_load a = {.returned_rows = p->d->load.returned_rows,
+                             .returned_layers = p->d->load.returned_layers};
+    struct latency_load b = {0};
+
+    add_group(p, PLAN_LS_DECODE, &a);
+    add_group(p, PLAN_BE_DECODE, &a);
+    add_group(p, PLAN_LS_PREFILL, &b);
+    add_group(p, PLAN_BE_PREFILL, &b);
+    double b_ns = price_ns(&p->price, &b);
+    struct way w = {.sweep_ns = price_ns(&p->price, &a) + b_ns,
+                    .window_ns = (b_ns + price_attention_ns(&p->price, &a)) / o->n_layers};
+    w.per_ns = w.sweep_ns > 0 ? value(o, w.sweep_ns, w.window_ns) / w.sweep_ns : 0;
+    return w;
+}
+
+static bool may_be_two(const struct omni *o)
+{
+    const struct plan *p = &o->p;
+
+    return p->limits->two_batch && p->price.m != NULL && o->n_residents > 0 &&
+           !without(o, SCHED_WITHOUT_TWO_BATCH) &&
+           p->n_picked[PLAN_LS_PREFILL] + p->n_picked[PLAN_BE_PREFILL] > 0 &&
+           p->n_picked[PLAN_LS_DECODE] + p->n_picked[PLAN_BE_DECODE] > 0;
+}
+
+/* What the slack buys: so many rows could stay together through all layers, each waited for. */
+static void fund_waiting(struct omni *o, const struct way *w)
+{
+    struct sched_decision *d = o->p.d;
+    /* Nobody to hurry for: a sweep at most doubles. */
+    double slack = fmin(o->budget_ns - w->sweep_ns, w->sweep_ns);
+
+    if (without(o, SCHED_WITHOUT_WAITING) || without(o, SCHED_WITHOUT_RIDING) || !(o->job_ns > 0) ||
+        !(slack > 0) || o->rate <= w->per_ns || o->n_residents == 0)
+        return;
+    double rows = floor((slack + w->window_ns * o->n_layers) / (o->n_layers * o->job_ns));
+    d->want = (uint32_t)fmin(rows, fmin(d->p_max, o->n_residents));
+    d->wait_ns = d->want > 0 ? (uint64_t)slack : 0;
+}
+
+static void close(struct omni *o)
+{
+    struct way one = as_one_batch(o), two = one;
+    bool split = false;
+
+    if (may_be_two(o)) {
+        two = as_two_batches(o);
+        split = two.sweep_ns <= o->budget_ns && two.per_ns > one.per_ns;
+    }
+    fund_waiting(o, split ? &two : &one);
+    plan_close(&o->p, split);
+}
+
+static void decide(const struct sched_state *state, struct sched_decision *d)
+{
+    struct omni o = {0};
+
+    plan_open(&o.p, state, d);
+    o.budget_ns = plan_budget(&o.p);
+    look_at_workers(&o);
+    plan_ls_decodes(&o.p);
+    plan_ls_chunks(&o.p, o.budget_ns, UINT32_MAX);
+    set_reserves(&o);
+    judge(&o);
+    place(&o);
+    give_best_effort(&o);
+    bring_back(&o);
+    d->p_max = returned_within(&o);
+    d->ride = !without(&o, SCHED_WITHOUT_RIDING);
+    enter(&o);
+    close(&o);
+}
+
+const struct sched_policy policy_omni = {
+    .name = "omni",
+    .doc = "worth most per time among device, workers, one batch or two, within the objectives",
+    .decide = decide};
