@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "common/base/log.h"
+#include "common/base/clock.h"
 #include "router/lifecycle.h"
 
 bool dispatch_class_waits(uint32_t class_idx)
@@ -150,9 +150,45 @@ static void unblock_classes(struct router *router, uint64_t now_ns)
     }
 }
 
+static bool any_engine_ready(const struct router *router)
+{
+    for (uint32_t i = 0; i < router->n_engines; i++) {
+        if (router->engines[i].state == ENGINE_READY)
+            return true;
+    }
+    return false;
+}
+
+/* While no engine is ready: what does not survive waiting waits one lease at most, from its arrival
+ * or from when the last engine was lost.  The queue is in order of arrival: the front is the first
+ * whose time is up. */
+static void end_unservable(struct router *router, uint64_t now_ns)
+{
+    const uint64_t lease_ns = router->config.router_lease_ms * NS_PER_MS;
+
+    for (;;) {
+        const uint32_t item = class_queue_front(&router->queue);
+
+        if (item == CLASS_QUEUE_NONE)
+            return;
+        struct request *r = request_at(&router->requests, item);
+        const uint64_t since_ns =
+            r->arrival_ns > router->served_ns ? r->arrival_ns : router->served_ns;
+
+        if (dispatch_class_waits(r->class_idx) || now_ns < since_ns + lease_ns)
+            return;
+        lifecycle_fail(router, r, ERROR_ENGINE_LOST, true, 0, "no engine is ready");
+    }
+}
+
 void dispatch_run(struct router *router, uint64_t now_ns)
 {
     unblock_classes(router, now_ns);
+    if (!any_engine_ready(router)) {
+        end_unservable(router, now_ns);
+        return;
+    }
+    router->served_ns = now_ns;
     for (;;) {
         const uint32_t item = class_queue_front(&router->queue);
 

@@ -7,13 +7,14 @@
  * the case that they are offloaded: the ready one with the most KV left.
  * Whether a request is admitted is the engine's answer alone; the router refuses only what can
  * never fit.  A refusal is final for the first class, whose objectives do not survive waiting; the
- * others wait and try again.  One thread. */
+ * others wait and try again.  So while no engine is ready: requests of the first class end with a
+ * retryable error after router.lease_ms, the others wait for one.  One thread. */
 #ifndef OMNI_ROUTER_DISPATCH_H
 #define OMNI_ROUTER_DISPATCH_H
 
 #include "router/router.h"
 
-/* Submits as many requests as the engines have room for. */
+/* Submits as many requests as the engines have room for, or ends those that cannot wait for one. */
 void dispatch_run(struct router *router, uint64_t now_ns);
 
 /* May requests of this class wait after an engine has refused them? */

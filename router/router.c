@@ -33,7 +33,7 @@ static int init_epoch(struct router *r)
     if (getrandom(&r->epoch, sizeof r->epoch, 0) != (ssize_t)sizeof r->epoch)
         return -EIO;
     r->epoch >>= 1;
-    r->started_ns = clock_now_ns();
+    r->started_ns = r->served_ns = clock_now_ns();
     return 0;
 }
 

@@ -38,6 +38,7 @@ struct router {
     uint64_t noted_ns;          /* last look at the clock */
     uint64_t next_judgement_ns; /* liveness, leases and results are looked at then */
     bool has_orphans;           /* some request may be one: look at the next tick */
+    uint64_t served_ns;         /* last time that some engine was ready; at first, of the start */
 
     uint32_t n_classes;
     char class_names[CONFIG_CLASSES_MAX][CONFIG_CLASS_NAME_MAX];

@@ -56,16 +56,41 @@ static json_t *engines_json(const struct router *router, bool *ready)
     return engines;
 }
 
-static json_t *queues_json(const struct router *router)
+static json_int_t ms_since(uint64_t then_ns, uint64_t now_ns)
+{
+    return (json_int_t)(now_ns > then_ns ? (now_ns - then_ns) / NS_PER_MS : 0);
+}
+
+/* How long the first of a queue has waited; 0: the queue is empty. */
+static json_int_t oldest_ms(const struct router *router, uint32_t class_idx, uint64_t now_ns)
+{
+    const uint32_t item = router->queue.lists[class_idx].head;
+
+    return item == CLASS_QUEUE_NONE ? 0
+                                    : ms_since(router->requests.requests[item].arrival_ns, now_ns);
+}
+
+static json_t *queues_json(const struct router *router, uint64_t now_ns)
 {
     json_t *queues = json_array();
 
     for (uint32_t c = 0; c < router->n_classes; c++)
         json_array_append_new(queues,
-                              json_pack("{s:s, s:I, s:I}", "class", router->class_names[c],
+                              json_pack("{s:s, s:I, s:I, s:I}", "class", router->class_names[c],
                                         "length", (json_int_t)class_queue_length(&router->queue, c),
-                                        "max", (json_int_t)router->queue.lists[c].length_max));
+                                        "max", (json_int_t)router->queue.lists[c].length_max,
+                                        "oldest_ms", oldest_ms(router, c, now_ns)));
     return queues;
+}
+
+/* Whoever waits in a queue waits for an engine while this is not 0. */
+static json_int_t no_engine_ms(const struct router *router, uint64_t now_ns)
+{
+    for (uint32_t i = 0; i < router->n_engines; i++) {
+        if (router->engines[i].state == ENGINE_READY)
+            return 0;
+    }
+    return ms_since(router->served_ns, now_ns);
 }
 
 static json_t *requests_json(const struct router *router)
@@ -109,14 +134,15 @@ char *status_json(const struct router *router, uint64_t now_ns)
     bool ready;
     json_t *engines = engines_json(router, &ready);
     json_t *all = json_pack(
-        "{s:b, s:s, s:{s:I, s:I, s:f}, s:{s:s, s:s, s:I}, s:{s:I, s:I}, s:o, s:o, s:o, s:o, s:o}",
-        "ready", ready, "group", router->config.group_name, "router", "pid", (json_int_t)getpid(),
-        "epoch", (json_int_t)router->epoch, "uptime_s", uptime_s, "model", "name",
-        router->text.model_name, "path", router->text.model_path, "n_ctx",
-        (json_int_t)router->text.n_ctx, "sessions", "n", (json_int_t)router->sessions.n, "max",
-        (json_int_t)router->sessions.config.sessions_max, "queues", queues_json(router), "requests",
-        requests_json(router), "engines", engines, "counters", counters_json(router), "classes",
-        classes_json(router));
+        "{s:b, s:s, s:I, s:{s:I, s:I, s:f}, s:{s:s, s:s, s:I}, s:{s:I, s:I}, s:o, s:o, s:o, s:o, "
+        "s:o}",
+        "ready", ready, "group", router->config.group_name, "no_engine_ms",
+        no_engine_ms(router, now_ns), "router", "pid", (json_int_t)getpid(), "epoch",
+        (json_int_t)router->epoch, "uptime_s", uptime_s, "model", "name", router->text.model_name,
+        "path", router->text.model_path, "n_ctx", (json_int_t)router->text.n_ctx, "sessions", "n",
+        (json_int_t)router->sessions.n, "max", (json_int_t)router->sessions.config.sessions_max,
+        "queues", queues_json(router, now_ns), "requests", requests_json(router), "engines",
+        engines, "counters", counters_json(router), "classes", classes_json(router));
     char *text = all ? json_dumps(all, JSON_COMPACT) : NULL;
 
     json_decref(all);

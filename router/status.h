@@ -1,8 +1,9 @@
 /* status.h - the state of the group as one JSON object, for status replies.
  *
  *   ready      all engines are connected and all their workers alive
+ *   no_engine_ms   for how long no engine is ready: whoever waits in a queue waits for one
  *   group, router{pid, epoch, uptime_s}, model{name, path, n_ctx}
- *   sessions{n, max}, queues[{class, length, max}], requests{by state}
+ *   sessions{n, max}, queues[{class, length, max, oldest_ms}], requests{by state}
  *   engines[{index, state, pid, epoch, outstanding, running, waiting, offloaded, sweeps,
  *            kv{total, free, block_tokens}, workers[{index, state, free_blocks, total_blocks,
  *            resident, jobs, arena_bytes, huge_bytes}]}]

@@ -409,6 +409,62 @@ static void expect_engine_lost(struct bare *b, uint8_t n, uint64_t since_ns)
     print_message("told after %.0f ms\n", (double)(clock_now_ns() - since_ns) / (double)NS_PER_MS);
 }
 
+/* Reads the end of a request that nobody can serve; it must not come before its lease is over. */
+static void expect_no_engine(struct bare *b, uint8_t n, uint64_t since_ns)
+{
+    /* Its last look at the engine may have been a tick or two before. */
+    const uint64_t lease_ns = (router.config.router_lease_ms - 100) * NS_PER_MS;
+
+    assert_int_equal(read_to_end(b, n, FIXTURE_LOST_MS), 0);
+    assert_int_equal(b->message.type, MESSAGE_ERROR);
+    assert_int_equal(b->message.error.code, ERROR_ENGINE_LOST);
+    assert_true(b->message.error.retryable);
+    assert_true(clock_now_ns() >= since_ns + lease_ns);
+    print_message("told after %.1f ms\n", (double)(clock_now_ns() - since_ns) / (double)NS_PER_MS);
+}
+
+/* Without an engine, at the start or after its death: the first class hears of it after a lease,
+ * queued or new; the other waits, and gets its tokens from the next one. */
+static void test_no_engine_is_ready(void **state)
+{
+    (void)state;
+    struct bare b;
+
+    router_thread_start(&router);
+    bare_open(&b, &router);
+    const uint64_t sent_ns = clock_now_ns();
+
+    send_generate(&b, 1, "be", 5);
+    send_generate(&b, 2, "ls", 5);
+    expect_no_engine(&b, 2, sent_ns);
+    assert_int_equal(status_number(&b, "queues/1/length"), 1);
+    assert_true(status_number(&b, "queues/1/oldest_ms") >= router.config.router_lease_ms);
+    assert_true(status_number(&b, "no_engine_ms") >= router.config.router_lease_ms);
+    engine.requests_max = 1;
+    fake_engine_start(&engine, router.dir, router.router.text.model_hash);
+    assert_int_equal(read_to_end(&b, 1, FIXTURE_LOST_MS), 5);
+    assert_int_equal(status_number(&b, "no_engine_ms"), 0);
+
+    atomic_store(&engine.paused, true);
+    send_generate(&b, 3, "ls", 5);
+    assert_true(wait_count(&engine.n_submits, 2, FIXTURE_SOON_MS));
+    send_generate(&b, 4, "ls", 5);
+    send_generate(&b, 5, "be", 5);
+    assert_true(wait_status(&b, "queues/1/length", 1, FIXTURE_SOON_MS));
+    const uint64_t killed_ns = clock_now_ns();
+
+    fake_engine_kill(&engine);
+    read_to_end(&b, 3, FIXTURE_LOST_MS);
+    expect_no_engine(&b, 4, killed_ns);
+    atomic_store(&engine.paused, false);
+    engine.epoch++;
+    fake_engine_start(&engine, router.dir, router.router.text.model_hash);
+    assert_int_equal(read_to_end(&b, 5, FIXTURE_LOST_MS), 5);
+    assert_int_equal(b.message.type, MESSAGE_DONE);
+    bare_close(&b);
+    fake_engine_kill(&engine);
+}
+
 static void test_engine_killed(void **state)
 {
     (void)state;
@@ -702,6 +758,7 @@ int main(void)
         TEST(test_mutated_messages),
         TEST(test_huge_message),
         TEST(test_hello),
+        TEST(test_no_engine_is_ready),
         TEST(test_engine_killed),
         TEST(test_engine_hangs),
         TEST(test_wrong_model_is_refused),

@@ -54,6 +54,7 @@ static void test_requests_wait_for_an_engine(void **state)
     struct bare b;
     struct output o;
 
+    router.config.router_lease_ms = 60000; /* nobody's patience ends while the test looks */
     router_thread_start(&router);
     bare_open(&b, &router);
     assert_int_equal(status_number(&b, "ready"), 0);
@@ -113,6 +114,7 @@ static void test_full_queue_refuses(void **state)
     struct output o;
 
     strcpy(router.config.router_queue_max, "2,1");
+    router.config.router_lease_ms = 60000; /* what waits stays in the queue */
     router_thread_start(&router);
     bare_open(&b, &router);
     for (uint8_t i = 1; i <= 3; i++) {
