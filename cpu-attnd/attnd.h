@@ -10,7 +10,7 @@
 #include "common/base/config.h"
 #include "common/shm/stats.h"
 #include "common/topology/topology.h"
-#include "cpu-attnd/job_order.h"
+#include "common/sched/job_order.h"
 #include "cpu-attnd/link.h"
 
 enum { ATTND_ENGINES_MAX = 16 };

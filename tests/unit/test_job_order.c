@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cpu-attnd/job_order.h"
+#include "common/sched/job_order.h"
 
 enum { CAP = 64, NOW = 1000 };
 
@@ -227,7 +227,8 @@ static void random_traffic_equals_the_sorted_model(void **state)
         uint32_t seed = round + 1;
         uint64_t now = NOW;
 
-        order.n = 0;
+        job_order_fini(&order);
+        assert_int_equal(job_order_init(&order, CAP), 0);
         for (uint32_t step = 0; step < 2000; step++) {
             now += below(&seed, 15);
             random_step(&m, &seed, step, now);

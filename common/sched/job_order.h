@@ -7,9 +7,14 @@
  * make it may overtake one that cannot, but a job becomes one that cannot, and old, by waiting:
  * when no deadline can be met the oldest runs, and every sweep leaves such a gap.
  *
- * Storage for a fixed number of jobs; linear look-up over at most some hundreds.  One thread. */
-#ifndef OMNI_CPU_ATTND_JOB_ORDER_H
-#define OMNI_CPU_ATTND_JOB_ORDER_H
+ * Two heaps.  A job begins among the hopeful, by deadline, and goes over to the late, by age, when
+ * it comes to the top and cannot make it any more; time never goes back, so it never returns.  A
+ * hopeless job deeper in the first heap does no harm: somebody above it still can make it.
+ *
+ * Attention workers use it, and the simulator's.  Storage for a fixed number of jobs; push and pop
+ * take the logarithm of it.  One thread. */
+#ifndef OMNI_COMMON_SCHED_JOB_ORDER_H
+#define OMNI_COMMON_SCHED_JOB_ORDER_H
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -22,8 +27,22 @@ struct job_order_item {
     uint64_t predicted_ns; /* time that it will take */
 };
 
+/* Which item, and what it is sorted by. */
+struct job_order_entry {
+    uint64_t key;       /* deadline of the hopeful, time of posting of the late */
+    uint64_t posted_ns; /* ties: older first, then the lower slot */
+    uint32_t slot, item;
+};
+
+struct job_order_heap {
+    struct job_order_entry *entries;
+    uint32_t n;
+};
+
 struct job_order {
     struct job_order_item *items;
+    uint32_t *free; /* [cap - n] unused items, a stack */
+    struct job_order_heap hopeful, late;
     uint32_t n, cap;
 };
 
@@ -34,7 +53,7 @@ void job_order_fini(struct job_order *o);
 /* False: full. */
 bool job_order_push(struct job_order *o, const struct job_order_item *item);
 
-/* Takes the next job out; false: there is none. */
+/* Takes the next job out; false: there is none.  now_ns never goes back between calls. */
 bool job_order_pop(struct job_order *o, uint64_t now_ns, struct job_order_item *out);
 
 /* Forgets all jobs of a link (its engine has a new epoch, or is gone). */
