@@ -138,7 +138,7 @@ static struct message failed_message(const struct request *r)
                                       .retry_after_ms = r->end.retry_after_ms}};
 }
 
-static int send_end(struct session *s, struct request *r, uint64_t now_ns)
+int deliver_end(struct session *s, const struct request *r, uint64_t now_ns)
 {
     const struct message m = r->end.failed ? failed_message(r) : done_message(r);
 
@@ -160,7 +160,7 @@ static void clean(struct router *router, struct session *s, uint64_t now_ns)
         if (has_output(r)) {
             deliver_mark(router, r);
         } else if (r->state == REQUEST_FINISHED) {
-            if (send_end(s, r, now_ns) == -ENOBUFS)
+            if (deliver_end(s, r, now_ns) == -ENOBUFS)
                 deliver_mark(router, r);
             else
                 lifecycle_detach(router, r);

@@ -16,6 +16,9 @@ void deliver_mark(struct router *router, struct request *r);
 /* Sends what the dirty requests of s have, while there is room. */
 void deliver_session(struct router *router, struct session *s, uint64_t now_ns);
 
+/* Tells s how r ended: its done, or its error.  0, or -ENOBUFS: no room for it now. */
+int deliver_end(struct session *s, const struct request *r, uint64_t now_ns);
+
 /* An error message that is not the end of a request: the message just received, or the session, is
  * refused.  id may be NULL. */
 void deliver_error(struct session *s, const struct request_id *id, enum error_code code,

@@ -80,6 +80,8 @@ void lifecycle_attach(struct router *router, struct request *r, struct session *
                       "another session has taken the request up", clock_now_ns());
     lifecycle_detach(router, r);
     link_to_session(router, r, s);
+    if (r->canceller == s->index)
+        r->canceller = REQUEST_NONE; /* it will hear of the end anyway */
     router->counters.values[COUNTER_ATTACHED]++;
     if (request_rewind(r, from) < 0)
         lifecycle_fail(router, r, ERROR_INTERNAL, true, 0, "no memory");
@@ -158,6 +160,22 @@ static void count_end(struct router *router, const struct request *r, const stru
     (*class_count(router, r, end->failed ? CLASS_FAILED : of_reason[end->reason]))++;
 }
 
+static struct session *find_canceller(struct router *router, const struct request *r)
+{
+    return r->canceller == REQUEST_NONE
+               ? NULL
+               : session_find(&router->sessions, r->canceller, r->canceller_generation);
+}
+
+static void tell_canceller(struct router *router, struct request *r, uint64_t now_ns)
+{
+    struct session *s = find_canceller(router, r);
+
+    r->canceller = REQUEST_NONE;
+    if (s && deliver_end(s, r, now_ns) < 0)
+        log_warn("canceller_not_told", "session=%u", s->index);
+}
+
 void lifecycle_finish(struct router *router, struct request *r, const struct request_end *end)
 {
     const uint64_t now_ns = clock_now_ns();
@@ -169,6 +187,7 @@ void lifecycle_finish(struct router *router, struct request *r, const struct req
     if (!r->stop_found && stream_end(&r->stream, true) == STREAM_NO_MEMORY)
         log_warn("text_cut", "reason=\"no memory\"");
     deliver_mark(router, r);
+    tell_canceller(router, r, now_ns);
 }
 
 void lifecycle_fail(struct router *router, struct request *r, enum error_code code, bool retryable,
@@ -195,6 +214,18 @@ void lifecycle_cancel(struct router *router, struct request *r)
         request_set_state(&router->requests, r, REQUEST_ENDING);
         engine_send_end(router, &router->engines[r->engine], &r->id, false);
     }
+}
+
+bool lifecycle_cancel_for(struct router *router, struct request *r, const struct session *s)
+{
+    const struct session *other = find_canceller(router, r);
+
+    if (other && other != s)
+        return false;
+    r->canceller = s->index;
+    r->canceller_generation = s->generation;
+    lifecycle_cancel(router, r);
+    return true;
 }
 
 /* ---- Sessions that end, time ------------------------------------------------------------------

@@ -27,6 +27,10 @@ void lifecycle_fail(struct router *router, struct request *r, enum error_code co
  * one that is ending or has ended. */
 void lifecycle_cancel(struct router *router, struct request *r);
 
+/* The same, at the wish of a session that does not have it: the end is told to that one too.  False
+ * if yet another session awaits that already.  Not for a request that has ended. */
+bool lifecycle_cancel_for(struct router *router, struct request *r, const struct session *s);
+
 /* The session gets the output from token `from` on; the session that had it is told. */
 void lifecycle_attach(struct router *router, struct request *r, struct session *s, uint32_t from);
 

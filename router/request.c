@@ -118,6 +118,7 @@ enum request_result request_create(struct request_table *t, const struct request
                           .engine = REQUEST_NONE,
                           .worker = REQUEST_NONE,
                           .session = REQUEST_NONE,
+                          .canceller = REQUEST_NONE,
                           .next_of_session = next_free,
                           .prev_of_session = REQUEST_NONE,
                           .next_dirty = REQUEST_NONE,

@@ -79,6 +79,7 @@ struct request {
     uint32_t n_sent;    /* tokens below are sent, or not wanted */
     bool dirty;         /* in the session's list of those with output to send */
     bool end_delivered; /* the last message is in a session's outbox */
+    uint32_t canceller, canceller_generation; /* another session that awaits its end, or NONE */
     uint32_t next_of_session, prev_of_session, next_dirty;
     uint32_t next_finished, prev_finished;
 };

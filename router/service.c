@@ -16,6 +16,7 @@
 enum {
     MAX_TOKENS_DEFAULT = 1024, /* of a request that names none; cut to what the context leaves */
     QUEUE_FULL_RETRY_MS = 1000,
+    CANCEL_RETRY_MS = 100, /* an engine answers within a sweep */
 };
 
 /* ---- generate: a new request ------------------------------------------------------------------
@@ -255,20 +256,23 @@ void service_on_generate(struct router *router, struct session *s, const struct 
 /* ---- The rest ---------------------------------------------------------------------------------
  */
 
+/* Whoever knows the 16 random bytes of an id got them from whoever sent the request. */
 void service_on_cancel(struct router *router, struct session *s, const struct message *m)
 {
-    struct request *r = request_find(&router->requests, &m->cancel.id);
+    const uint64_t now_ns = clock_now_ns();
+    const struct request_id *id = &m->cancel.id;
+    struct request *r = request_find(&router->requests, id);
 
-    /* Not another session's: but a client that lost its session may cancel what nobody has. */
-    if (!r ||
-        (r->session != s->index && (r->session != REQUEST_NONE || r->state == REQUEST_FINISHED))) {
-        deliver_error(s, &m->cancel.id, ERROR_NOT_FOUND, "id", false, 0,
-                      "no request with this id is known here", clock_now_ns());
-        return;
-    }
-    if (r->session == REQUEST_NONE)
-        lifecycle_attach(router, r, s, r->n_output);
-    lifecycle_cancel(router, r);
+    if (!r)
+        deliver_error(s, id, ERROR_NOT_FOUND, "id", false, 0,
+                      "no request with this id is known here", now_ns);
+    else if (r->session == s->index)
+        lifecycle_cancel(router, r);
+    else if (r->state == REQUEST_FINISHED)
+        deliver_end(s, r, now_ns);
+    else if (!lifecycle_cancel_for(router, r, s))
+        deliver_error(s, id, ERROR_OVERLOADED, "id", true, CANCEL_RETRY_MS,
+                      "another session is cancelling this request", now_ns);
 }
 
 void service_on_status(struct router *router, struct session *s, const struct message *m)

@@ -384,10 +384,10 @@ static void test_cancel(void **state)
     assert_int_equal(o.end.reason, FINISH_CANCELLED);
     assert_true(o.end.output_tokens >= 3);
     assert_int_equal(atomic_load(&engine.n_cancels), 1);
-    /* Of what has ended, or never was: not_found. */
+    /* What has ended: how.  What never was: not_found. */
     bare_send(&b, &cancel);
     collect(&b, 1, &o, 0);
-    assert_int_equal(o.code, ERROR_NOT_FOUND);
+    assert_int_equal(o.end.reason, FINISH_CANCELLED);
     cancel.cancel.id = id_of(77);
     bare_send(&b, &cancel);
     collect(&b, 77, &o, 0);
@@ -396,28 +396,50 @@ static void test_cancel(void **state)
     fake_engine_kill(&engine);
 }
 
-/* Nobody may cancel what another session has. */
-static void test_cancel_is_for_the_owner(void **state)
+/* The one who asks and the one who has the request hear of its end, running or queued; of another's
+ * end nobody hears. */
+static void test_cancel_from_another_session(void **state)
 {
     (void)state;
-    const struct message cancel = {.type = MESSAGE_CANCEL, .cancel = {.id = id_of(1)}};
-    struct bare owner, stranger;
+    struct message cancel = {.type = MESSAGE_CANCEL, .cancel = {.id = id_of(1)}};
+    const struct message queued = generate(2, "ls", 60);
+    struct bare owner, other;
     struct output o;
+    uint32_t n_output;
 
+    engine.requests_max = 1;
     start_both();
     bare_open(&owner, &router);
-    bare_open(&stranger, &router);
-    struct message m = generate(1, "ls", 60);
+    bare_open(&other, &router);
+    struct message m = generate(1, "ls", 4000);
 
     bare_send(&owner, &m);
     collect(&owner, 1, &o, 2);
-    bare_send(&stranger, &cancel);
-    collect(&stranger, 1, &o, 0);
-    assert_int_equal(o.code, ERROR_NOT_FOUND);
+    bare_send(&owner, &queued);
+    assert_true(wait_status(&other, "queues/0/length", 1, FIXTURE_SOON_MS));
+    cancel.cancel.id = id_of(2);
+    bare_send(&other, &cancel);
+    collect(&other, 2, &o, 0);
+    assert_int_equal(o.end.reason, FINISH_CANCELLED);
+    assert_int_equal(o.n, 0);
+    collect(&owner, 2, &o, 0);
+    assert_int_equal(o.end.reason, FINISH_CANCELLED);
+    cancel.cancel.id = id_of(1);
+    bare_send(&other, &cancel);
+    collect(&other, 1, &o, 0);
+    assert_int_equal(o.end.reason, FINISH_CANCELLED);
+    assert_int_equal(o.n, 0); /* its tokens are not the canceller's */
+    n_output = o.end.output_tokens;
     collect(&owner, 1, &o, 0);
-    assert_int_equal(o.end.reason, FINISH_LENGTH);
+    assert_int_equal(o.end.reason, FINISH_CANCELLED);
+    assert_int_equal(o.end.output_tokens, n_output);
+    assert_int_equal(atomic_load(&engine.n_cancels), 1);
+    /* Once more: it has ended like that. */
+    bare_send(&other, &cancel);
+    collect(&other, 1, &o, 0);
+    assert_int_equal(o.end.reason, FINISH_CANCELLED);
     bare_close(&owner);
-    bare_close(&stranger);
+    bare_close(&other);
     fake_engine_kill(&engine);
 }
 
@@ -560,7 +582,7 @@ int main(void)
         TEST(test_chats_and_tokens),
         TEST(test_never_fits),
         TEST(test_cancel),
-        TEST(test_cancel_is_for_the_owner),
+        TEST(test_cancel_from_another_session),
         TEST(test_attach_from_a_new_session),
         TEST(test_finished_results_are_kept),
         TEST(test_results_are_forgotten),
