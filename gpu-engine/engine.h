@@ -1,43 +1,39 @@
 /* engine.h - the engine's state and the parts it is made of.
  *
- * DESIGN.  One replica of one model: the engine thread owns the sweep.  A tick takes in what
+ * DESIGN.  One replica of one model: the engine thread owns the sweep.  A step takes in what
  * happened (arrivals, a finished sweep, finished copies, workers that came or went), decides what
- * is where (placement), builds the next sweep (batch), submits it, and sleeps until something
- * happens.  All that changes the books (blocks, slots, states) happens between sweeps, so the books
- * need no lock and a block named by a sweep never changes hands under it.
+ * is where, builds the next sweep and submits it.  All that changes the books (blocks, slots,
+ * states) happens between sweeps, so the books need no lock and a block named by a sweep never
+ * changes hands under it.
  *
- *   control    thread: socket to the router, admission answer        control.h, admission.h
- *   engine     thread: this file, and
- *     kv         blocks of a sequence: grow, share, drop              kv.h
- *     placement  device, arena or parked; copies out and back         placement.h
- *     batch      who is in the next sweep                             batch.h
- *     replay     what a finished sweep means                          replay.h
- *     foresight  how long it will take, and how well that was known   foresight.h
- *     ending     answers, and gives memory back when nobody can touch it   ending.h
- *     report     state for the router, statistics page                report.h
- *   device     its own threads                                       device/device.h
+ *   control.h intake.h admission.h   control thread: the router's socket, the admission answer
+ *   kv.h kv_pool.h                   blocks of a sequence: grow, share, drop
+ *   placement.h                      device, arena or parked; copies out and back
+ *   batch.h                          who is in the next sweep
+ *   foresight.h                      how long it will take, and how well that was known
+ *   replay.h ledger.h                what a finished sweep means; what the directory is told
+ *   ending.h                         answers, and memory back when nobody can touch it
+ *   report.h                         state for the router, statistics page
  *
- * The engine sleeps on two bells: its own (device, copies, control) and, when no sweep is in
- * flight, the shared one that workers ring. */
+ * It sleeps nowhere and opens nothing: host.h does, in the real group; a simulation drives the same
+ * engine in virtual time. */
 #ifndef OMNI_GPU_ENGINE_ENGINE_H
 #define OMNI_GPU_ENGINE_ENGINE_H
 
 #include "common/base/config.h"
-#include "common/model/model.h"
 #include "common/sched/accuracy.h"
 #include "common/sched/latency.h"
 #include "common/shm/stats.h"
-#include "common/topology/topology.h"
 #include "gpu-engine/admission.h"
-#include "gpu-engine/control.h"
 #include "gpu-engine/device/device.h"
-#include "gpu-engine/exchange_shm.h"
+#include "gpu-engine/exchange.h"
 #include "gpu-engine/kv_pool.h"
 #include "gpu-engine/sequence.h"
 #include "gpu-engine/sweep_log.h"
 
 enum {
     ENGINE_COPIES_MAX = 8,
+    ENGINE_WORKERS_MAX = 16,
     ENGINE_BEAT_MS = 50, /* heartbeat, look at peers, state message */
 };
 
@@ -106,24 +102,31 @@ struct engine_batch {
     uint64_t *arrivals;
 };
 
+/* Where the engine's messages go. */
+struct engine_sink {
+    void (*send)(void *arg, const struct message *m);
+    bool (*connected)(void *arg); /* is somebody there to read state messages? */
+    void *arg;
+};
+
 struct engine {
     const struct omni_config *config;
     uint32_t index;
-    struct topology topology;
-    struct topology_plan plan;
 
-    struct model *model;
+    /* Opened by host.c, or by a simulation; borrowed. */
     struct kv_geometry geometry;
+    uint32_t n_vocab;
     const struct device_ops *ops;
     struct device *device;
-    struct exchange_shm *shm;
-    struct exchange *exchange; /* shm, or a wrapper around it */
+    struct exchange *exchange;
+    struct directory *directory; /* NULL: best effort is entered nowhere (simulation) */
+    struct engine_sink sink;
     uint32_t context_max, rows_max, returned_max, seqs_max, table_max, device_blocks;
 
     struct sequence_table sequences;
     struct admission admission;
     struct kv_pool pool; /* the device's */
-    struct engine_worker workers[EXCHANGE_WORKERS_MAX];
+    struct engine_worker workers[ENGINE_WORKERS_MAX];
     uint32_t *slot_owner; /* [n_slots] sequence, or SEQUENCE_NONE */
     uint32_t *leaves;     /* [n_slots] slots given up since the last sweep */
     uint32_t n_leaves;
@@ -143,31 +146,27 @@ struct engine {
                                 the sweep began, without and with common rows; moving averages */
     struct sweep_log sweep_log;
 
-    struct control *control;
-    uint64_t identity; /* epoch in messages: changes with every start, whatever became of shm */
     struct engine_token_item *items; /* [n_sequences] of one engine_tokens message */
     uint32_t *item_ids;
-    struct bell_shared bell; /* private memory: device, copies, control */
-    _Atomic uint32_t events; /* grows with each ring of it */
-    uint32_t events_seen;
     uint64_t next_beat_ns, n_beats;
     struct stats_page stats;
     uint64_t state_hash;       /* of the last engine_state sent */
     _Atomic bool state_wanted; /* a router was met that knows nothing yet */
 };
 
-/* 0, or -errno with *err.  A failed init is safe to shut down. */
-int engine_init(struct engine *e, const struct omni_config *config, uint32_t index,
-                struct error *err);
+/* Makes the books for what is opened (config, geometry, device, exchange, sizes, sink, stats).
+ * 0 or -ENOMEM; a failed init is safe to fini. */
+int engine_init(struct engine *e);
+void engine_fini(struct engine *e);
 
-/* One round; sleeps when there is nothing to do, but no longer than a heartbeat. */
-void engine_tick(struct engine *e);
+/* One round without sleeping: takes in what happened, submits the next sweep, beats. */
+void engine_step(struct engine *e);
 
-/* Tells the router, stops the device, detaches; segments stay. */
-void engine_shutdown(struct engine *e);
-
-/* Wakes the engine thread; any thread. */
-void engine_ring(void *engine);
+/* Sends to the router, or to whoever stands in for it. */
+static inline void engine_send(struct engine *e, const struct message *m)
+{
+    e->sink.send(e->sink.arg, m);
+}
 
 static inline bool engine_is_best_effort(const struct sequence *s)
 {
