@@ -138,8 +138,10 @@ static void *sweep_main(void *device)
 {
     struct device *d = device;
 
-    if (thread_start(d) != 0)
+    if (thread_start(d) != 0) {
+        team_destroy(d->team);
         return NULL;
+    }
     pthread_mutex_lock(&d->lock);
     for (;;) {
         while (d->n_completed == d->n_submitted && !d->stopping) {
