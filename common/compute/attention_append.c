@@ -7,6 +7,8 @@
 #include "common/compute/attention.h"
 #include "common/compute/kernels.h"
 
+enum { HEAD_MAX = 1024 }; /* geometry's bound on a head */
+
 /* To nearest, ties to even; NaN stays NaN (quiet). */
 static uint16_t float_to_bf16(float f)
 {
@@ -38,52 +40,75 @@ static int8_t float_to_i8(float x, float scale)
     return (int8_t)q;
 }
 
-static void store_bf16(uint8_t *dst, const float *x, uint32_t n)
-{
-    for (uint32_t i = 0; i < n; i++) {
-        uint16_t h = float_to_bf16(x[i]);
-
-        memcpy(dst + 2 * i, &h, sizeof h);
-    }
-}
-
-static void store_i8(uint8_t *dst, uint8_t *scale_at, const float *x, uint32_t n)
-{
-    float scale = i8_scale(x, n);
-
-    memcpy(scale_at, &scale, sizeof scale);
-    for (uint32_t i = 0; i < n; i++)
-        dst[i] = (uint8_t)float_to_i8(x[i], scale);
-}
-
-/* One head of one token. */
-static void store_head(const struct kernels *kernels, enum kv_type type, uint8_t *dst,
+/* Rounds n values (n of one head of one token) into `row`, elements of the type side by side. */
+static void round_head(const struct kernels *kernels, enum kv_type type, uint8_t *row,
                        uint8_t *scale_at, const float *x, uint32_t n)
 {
+    float scale;
+
     switch (type) {
     case KV_TYPE_F16:
-        kernels->kv_store_f16((uint16_t *)(void *)dst, x, n);
+        kernels->kv_store_f16((uint16_t *)(void *)row, x, n);
         break;
     case KV_TYPE_BF16:
-        store_bf16(dst, x, n);
+        for (uint32_t i = 0; i < n; i++)
+            ((uint16_t *)(void *)row)[i] = float_to_bf16(x[i]);
         break;
     case KV_TYPE_F32:
-        memcpy(dst, x, n * sizeof *x);
+        memcpy(row, x, n * sizeof *x);
         break;
     case KV_TYPE_I8:
-        store_i8(dst, scale_at, x, n);
+        scale = i8_scale(x, n);
+        memcpy(scale_at, &scale, sizeof scale);
+        for (uint32_t i = 0; i < n; i++)
+            row[i] = (uint8_t)float_to_i8(x[i], scale);
         break;
     }
+}
+
+/* Copies n elements of `bytes` to places `stride` bytes apart. */
+static void scatter(uint8_t *dst, size_t stride, const uint8_t *row, uint32_t n, uint32_t bytes)
+{
+    for (uint32_t i = 0; i < n; i++)
+        memcpy(dst + i * stride, row + (size_t)i * bytes, bytes);
+}
+
+/* Elements that lie side by side (a pair of K's) move together. */
+static void store_k(const struct kv_view *kv, const struct kernels *kernels, uint8_t *block,
+                    uint32_t head, uint32_t t, const float *x)
+{
+    const struct kv_layer *l = kv->layer;
+    uint32_t bytes = kv_pair(kv->type) * geometry_element_bytes((enum kv_type)kv->type);
+    size_t scale = kv_scale_offset(l, l->k_scale_off, head, t);
+    _Alignas(64) uint8_t row[4 * (HEAD_MAX + 1)];
+
+    row[l->dk] = row[2 * l->dk] = row[2 * l->dk + 1] = 0; /* the second half of an odd pair */
+    round_head(kernels, (enum kv_type)kv->type, row, block + scale, x, l->dk);
+    scatter(block + kv_k_offset(l, kv->type, head, t, 0), (size_t)KV_PANEL_TOKENS * bytes, row,
+            (l->dk + kv_pair(kv->type) - 1) / kv_pair(kv->type), bytes);
+}
+
+static void store_v(const struct kv_view *kv, const struct kernels *kernels, uint8_t *block,
+                    uint32_t head, uint32_t t, const float *x)
+{
+    const struct kv_layer *l = kv->layer;
+    uint32_t bytes = geometry_element_bytes((enum kv_type)kv->type);
+    size_t scale = kv_scale_offset(l, l->v_scale_off, head, t);
+    _Alignas(64) uint8_t row[4 * (HEAD_MAX + 1)];
+
+    round_head(kernels, (enum kv_type)kv->type, row, block + scale, x, l->dv);
+    scatter(block + kv_v_offset(l, kv->type, head, t, 0), (size_t)kv_pair(kv->type) * bytes, row,
+            l->dv, bytes);
 }
 
 void attn_append(const struct kv_view *kv, uint32_t pos, uint32_t n, const float *k, size_t ldk,
                  const float *v, size_t ldv)
 {
     const struct kv_layer *l = kv->layer;
-    enum kv_type type = (enum kv_type)kv->type;
     /* Rounding has one result whatever computes it, so that no caller need choose. */
     const struct kernels *kernels = kernels_of(isa_supported(ISA_AVX2) ? ISA_AVX2 : ISA_REF);
 
+    invariant(l->dk <= HEAD_MAX && l->dv <= HEAD_MAX);
     for (uint32_t i = 0; i < n; i++, pos++, k += ldk, v += ldv) {
         uint32_t t = pos % kv->block_tokens;
         uint8_t *block;
@@ -91,16 +116,8 @@ void attn_append(const struct kv_view *kv, uint32_t pos, uint32_t n, const float
         invariant(pos / kv->block_tokens < kv->n_blocks);
         block = kv_view_block(kv, pos);
         for (uint32_t h = 0; h < l->n_kv_heads; h++) {
-            size_t scale_off = sizeof(float) * ((size_t)h * kv->block_tokens + t);
-
-            store_head(kernels, type,
-                       block + l->k_off + (size_t)h * l->k_head_stride +
-                           (size_t)t * l->k_token_stride,
-                       block + l->k_scale_off + scale_off, k + (size_t)h * l->dk, l->dk);
-            store_head(kernels, type,
-                       block + l->v_off + (size_t)h * l->v_head_stride +
-                           (size_t)t * l->v_token_stride,
-                       block + l->v_scale_off + scale_off, v + (size_t)h * l->dv, l->dv);
+            store_k(kv, kernels, block, h, t, k + (size_t)h * l->dk);
+            store_v(kv, kernels, block, h, t, v + (size_t)h * l->dv);
         }
     }
 }

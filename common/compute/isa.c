@@ -8,7 +8,7 @@
 
 #include "common/base/log.h"
 
-static const char *const isa_names[ISA_COUNT] = {"ref", "avx2", "avx512"};
+static const char *const isa_names[ISA_COUNT] = {"ref", "avx2", "avx512", "avx512bf16"};
 
 const char *isa_name(enum isa isa)
 {
@@ -40,6 +40,9 @@ bool isa_supported(enum isa isa)
         return true;
     case ISA_AVX2:
         return avx2;
+    case ISA_AVX512BF16:
+        return isa_supported(ISA_AVX512) && __builtin_cpu_supports("avx512vnni") &&
+               __builtin_cpu_supports("avx512bf16");
     case ISA_AVX512:
         return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
@@ -51,9 +54,11 @@ bool isa_supported(enum isa isa)
 
 static enum isa isa_best(void)
 {
-    if (isa_supported(ISA_AVX512))
-        return ISA_AVX512;
-    return isa_supported(ISA_AVX2) ? ISA_AVX2 : ISA_REF;
+    int isa = ISA_COUNT - 1;
+
+    while (!isa_supported((enum isa)isa)) /* ref always is */
+        isa--;
+    return (enum isa)isa;
 }
 
 int isa_detect(enum isa *out)
@@ -67,7 +72,7 @@ int isa_detect(enum isa *out)
     while (isa < ISA_COUNT && strcmp(name, isa_names[isa]) != 0)
         isa++;
     if (isa == ISA_COUNT) {
-        log_error("isa_unknown", "OMNI_ISA=%s expected=ref|avx2|avx512", name);
+        log_error("isa_unknown", "OMNI_ISA=%s expected=ref|avx2|avx512|avx512bf16", name);
         return -EINVAL;
     }
     if (!isa_supported((enum isa)isa)) {
@@ -81,6 +86,7 @@ int isa_detect(enum isa *out)
 const char *isa_openblas_coretype(enum isa isa)
 {
     switch (isa) {
+    case ISA_AVX512BF16:
     case ISA_AVX512:
         return "SkylakeX";
     case ISA_AVX2:

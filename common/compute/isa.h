@@ -1,25 +1,27 @@
 /* isa.h - which instruction set the CPU kernels use.
  *
- * The kernels are compiled once per instruction set and chosen at run time.  All of them perform
- * the same operations in the same order (dense products and attention are chains of fused
- * multiply-adds over 16 virtual lanes), so the choice changes the speed and not the bits; tests
- * check that.  Objects (matrices, attention scratch) are told their instruction set at creation.
+ * The kernels are compiled once per instruction set and chosen at run time.  ref, avx2 and avx512
+ * perform the same operations in the same order, so the choice among them changes the speed and not
+ * the bits; tests check that.  avx512bf16 gives those bits too, except for attention over bf16 KV,
+ * where its dot products round otherwise.  Objects (matrices, attention scratch) are told their
+ * instruction set at creation.
  *
- * The environment variable OMNI_ISA = ref | avx2 | avx512 overrides what the CPU offers.
- * Pure functions; any thread. */
+ * The environment variable OMNI_ISA = ref | avx2 | avx512 | avx512bf16 overrides what the CPU
+ * offers. Pure functions; any thread. */
 #ifndef OMNI_COMMON_COMPUTE_ISA_H
 #define OMNI_COMMON_COMPUTE_ISA_H
 
 #include <stdbool.h>
 
 enum isa {
-    ISA_REF,    /* plain C, any x86-64; slow, the reference */
-    ISA_AVX2,   /* AVX2, FMA, F16C */
-    ISA_AVX512, /* AVX-512 F, BW, VL, DQ */
+    ISA_REF,        /* plain C, any x86-64; slow, the reference */
+    ISA_AVX2,       /* AVX2, FMA, F16C */
+    ISA_AVX512,     /* AVX-512 F, BW, VL, DQ */
+    ISA_AVX512BF16, /* and the dot products of BF16 and VNNI */
     ISA_COUNT
 };
 
-/* "ref", "avx2", "avx512". */
+/* "ref", "avx2", "avx512", "avx512bf16". */
 const char *isa_name(enum isa isa);
 
 /* Can this CPU (and the operating system: saved register state) run it? */

@@ -7,6 +7,7 @@
 #ifndef OMNI_COMMON_COMPUTE_KERNELS_H
 #define OMNI_COMMON_COMPUTE_KERNELS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -22,6 +23,46 @@
 enum {
     PANEL_Q8_BYTES = 64 + 32 * 32,
     PANEL_Q4_BYTES = 64 + 64 + 32 * 16,
+};
+
+enum { ATTN_TILE = 64, ATTN_PANELS = ATTN_TILE / KV_PANEL_TOKENS };
+
+/* One KV head's tokens t0..t0+n-1: where each panel of 32 lies.  Ahead: the two halves of what
+ * comes next, for which the kernels ask line by line (whatever follows is asked for where they are
+ * not contiguous or shorter; a request for an address that is not there does nothing). */
+struct attn_tile {
+    const uint8_t *k[ATTN_PANELS], *v[ATTN_PANELS];
+    const uint8_t *ahead[2];
+    const float *k_scale[ATTN_PANELS], *v_scale[ATTN_PANELS]; /* KV_TYPE_I8 */
+    uint32_t n;                                               /* 1..ATTN_TILE */
+    uint32_t v_stride;                                        /* bytes a token's values take */
+};
+
+/* What weighted values are added to: o[r][0..dv) := o * alpha[r] + sum of s[r][t] * V[t]. */
+struct attn_out {
+    const float *s; /* weights, rows ATTN_TILE apart */
+    const float *alpha;
+    float *o; /* rows ldo apart, dv rounded up to 16 of each */
+    size_t ldo;
+    uint32_t dv;
+};
+
+/* Attention over KV of one type, for up to attn_group rows; ask: request the tile ahead. */
+struct attn_type {
+    /* Row r's query times factor into column r of dst, element-major: [d][n_rows], or what scores
+     * wants instead; dst points at the column.  *scale: scores are to be multiplied by it. */
+    void (*load_q)(const float *q, uint32_t d, float factor, uint32_t n_rows, float *dst,
+                   float *scale);
+    /* s[r][t] := q[r] . K[t] for t < n (up to 15 more are written, of any bits). */
+    void (*scores)(const struct attn_tile *tile, uint32_t n_rows, bool ask, const float *q,
+                   uint32_t d, float *s);
+    /* Online softmax to base 2 of one row: s[0..n) (n a multiple of 16; masked: -infinity) become
+     * weights relative to the new maximum *m; l[16] := l * alpha + the weights, lane by lane.
+     * Returns alpha: what everything before is to be multiplied by. */
+    float (*softmax)(float *s, uint32_t n, float *m, float *l);
+    /* out := ... over the tile's first n tokens; those behind are not read into any result. */
+    void (*values)(const struct attn_tile *tile, uint32_t n_rows, bool ask,
+                   const struct attn_out *out, uint32_t n);
 };
 
 struct kernels {
@@ -40,22 +81,20 @@ struct kernels {
     void (*tile)(uint32_t n_rows, const float *w, size_t ldw, uint32_t n, const float *x,
                  size_t ldx, float *y, size_t ldy);
 
-    /* dst[t][0..d) := n tokens' elements as floats; dst is zero-filled up to a multiple of 16.
-     * scales: one per token (KV_TYPE_I8), else ignored. */
-    void (*kv_load)(enum kv_type type, const uint8_t *src, size_t stride, const float *scales,
-                    uint32_t n, uint32_t d, float *dst, size_t ld);
     /* dst[0..n) := x rounded to f16. */
     void (*kv_store_f16)(uint16_t *dst, const float *x, uint32_t n);
-    /* s[r][t] := scale * (q[r] . k[t]) for t < n (up to 15 more are written); softcap 0 = none.
-     * d is a multiple of 16, n <= 32, s rows are 32 apart. */
-    void (*scores)(const float *q, size_t ldq, uint32_t n_rows, const float *k, size_t ldk,
-                   uint32_t d, uint32_t n, float scale, float softcap, float *s);
-    /* Online softmax of one row of a tile: s[0..31] (masked: -infinity) become weights relative to
-     * the new maximum *m; *l := *l * alpha + their sum; returns alpha. */
-    float (*softmax_step)(float *s, float *m, float *l);
-    /* o[0..n) := o * a + p * b; p NULL: o * a.  n is a multiple of 16. */
-    void (*blend)(float *o, float a, const float *p, float b, uint32_t n);
-    float (*exp1)(float x);
+
+    uint32_t attn_group;                   /* most rows of attn_type's kernels */
+    struct attn_type attn[KV_TYPE_I8 + 1]; /* by enum kv_type */
+    /* s := scale * scales[t / 32][t % 32] * s, for int8's raw products; n a multiple of 16. */
+    void (*attn_scale_tokens)(float *s, uint32_t n, float scale, const float *const *scales);
+    /* s := factor * cap * tanh(s / cap); n a multiple of 16. */
+    void (*attn_softcap)(float *s, uint32_t n, float cap, float factor);
+    float (*attn_sum)(const float *l); /* of 16 partial sums */
+    /* o[0..n) := o * a + p * b; n is a multiple of 16. */
+    void (*attn_blend)(float *o, float a, const float *p, float b, uint32_t n);
+    float (*attn_exp2_1)(float x);
+    void (*attn_exp2)(float *x, uint32_t n); /* in place; n a multiple of 16 */
 
     void (*rmsnorm)(float *y, const float *x, const float *weight, uint32_t n, float eps);
     void (*add)(float *y, const float *x, uint32_t n);
@@ -67,11 +106,14 @@ struct kernels {
 extern const struct kernels kernels_ref;
 extern const struct kernels kernels_avx2;
 extern const struct kernels kernels_avx512;
+extern const struct kernels kernels_avx512bf16;
 
 static inline const struct kernels *kernels_of(enum isa isa)
 {
-    static const struct kernels *const tables[ISA_COUNT] = {
-        [ISA_REF] = &kernels_ref, [ISA_AVX2] = &kernels_avx2, [ISA_AVX512] = &kernels_avx512};
+    static const struct kernels *const tables[ISA_COUNT] = {[ISA_REF] = &kernels_ref,
+                                                            [ISA_AVX2] = &kernels_avx2,
+                                                            [ISA_AVX512] = &kernels_avx512,
+                                                            [ISA_AVX512BF16] = &kernels_avx512bf16};
 
     return tables[isa];
 }

@@ -2,10 +2,10 @@
 #include "common/compute/v16_avx512.h"
 
 /* 12 rows x 32 outputs = 24 accumulators of 32 registers; 8 rows leave room for scales. */
-#define ROWS_FEW     8
-#define ROWS_TILE    12
-#define SCORE_ROWS   4
-#define SCORE_TOKENS 4
+#define ROWS_FEW      8
+#define ROWS_TILE     12
+#define ATTN_GROUP    12
+#define ATTN_WIDTH(n) ((n) <= 3 ? 8 : (n) <= 6 ? 4 : 2)
 
 #include "common/compute/kernels_body.h"
 

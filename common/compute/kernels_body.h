@@ -8,12 +8,32 @@
 
 #include "common/compute/attention_body.h" /* uses the exponential of ops_body.h */
 
+#define ATTN_ENTRY(suffix, query)                                                                  \
+    {                                                                                              \
+        .load_q = query, .scores = attn_scores_##suffix, .softmax = attn_softmax,                  \
+        .values = attn_values_##suffix,                                                            \
+    }
+#ifdef ATTN_DOT_BF16
+#define ATTN_BF16                                                                                  \
+    {                                                                                              \
+        .load_q = attn_q_bf16, .scores = attn_scores_bf16, .softmax = attn_softmax_bf16,           \
+        .values = attn_values_bf16,                                                                \
+    }
+#else
+#define ATTN_BF16 ATTN_ENTRY(bf16, attn_q_float)
+#endif
+
 #define KERNELS_TABLE                                                                              \
     {                                                                                              \
         .rows_few = ROWS_FEW, .rows_tile = ROWS_TILE, .few = dense_few, .expand = dense_expand,    \
-        .tile = dense_tile, .kv_load = attn_kv_load, .kv_store_f16 = attn_kv_store_f16,            \
-        .scores = attn_scores, .softmax_step = attn_softmax_step, .blend = attn_blend,             \
-        .exp1 = ops_exp1, .rmsnorm = ops_body_rmsnorm, .add = ops_body_add,                        \
+        .tile = dense_tile, .kv_store_f16 = attn_kv_store_f16, .attn_group = ATTN_GROUP,           \
+        .attn = {[KV_TYPE_F16] = ATTN_ENTRY(f16, attn_q_float),                                    \
+                 [KV_TYPE_BF16] = ATTN_BF16,                                                       \
+                 [KV_TYPE_F32] = ATTN_ENTRY(f32, attn_q_float),                                    \
+                 [KV_TYPE_I8] = ATTN_ENTRY(i8, attn_q_int)},                                       \
+        .attn_scale_tokens = attn_scale_tokens, .attn_softcap = attn_softcap,                      \
+        .attn_sum = attn_sum, .attn_blend = attn_blend, .attn_exp2_1 = attn_exp2_1,                \
+        .attn_exp2 = attn_exp2, .rmsnorm = ops_body_rmsnorm, .add = ops_body_add,                  \
         .silu_mul = ops_body_silu_mul, .softmax = ops_body_softmax, .divide = ops_body_divide,     \
     }
 

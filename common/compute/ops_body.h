@@ -36,14 +36,6 @@ V_INLINE v16 v_exp(v16 x)
     return v_zero_below(v_mul(p, v_pow2(n)), x, low);
 }
 
-static float ops_exp1(float x)
-{
-    float out[16];
-
-    v_store(out, v_exp(v_set1(x)));
-    return out[0];
-}
-
 /* The first n < 16 elements, the rest `fill`. */
 V_INLINE v16 v_load_tail(const float *p, uint32_t n, float fill)
 {

@@ -5,6 +5,7 @@
 
 #include <immintrin.h>
 #include <stdint.h>
+#include <string.h>
 
 #define V_INLINE static inline __attribute__((always_inline, unused))
 
@@ -88,6 +89,70 @@ V_INLINE __m256 v_load_bf16_half(const uint16_t *p)
 V_INLINE v16 v_load_bf16(const uint16_t *p)
 {
     return (v16){v_load_bf16_half(p), v_load_bf16_half(p + 8)};
+}
+V_INLINE v16 v_load_pair0(const uint16_t *p)
+{
+    __m256i lo = _mm256_loadu_si256((const __m256i *)p);
+    __m256i hi = _mm256_loadu_si256((const __m256i *)(p + 16));
+
+    return (v16){_mm256_castsi256_ps(_mm256_slli_epi32(lo, 16)),
+                 _mm256_castsi256_ps(_mm256_slli_epi32(hi, 16))};
+}
+V_INLINE v16 v_load_pair1(const uint16_t *p)
+{
+    const __m256i mask = _mm256_set1_epi32((int)0xffff0000U);
+    __m256i lo = _mm256_loadu_si256((const __m256i *)p);
+    __m256i hi = _mm256_loadu_si256((const __m256i *)(p + 16));
+
+    return (v16){_mm256_castsi256_ps(_mm256_and_si256(lo, mask)),
+                 _mm256_castsi256_ps(_mm256_and_si256(hi, mask))};
+}
+V_INLINE v16i vi_load_pairs(const int8_t *p)
+{
+    return (v16i){_mm256_cvtepi8_epi16(v_load128(p)), _mm256_cvtepi8_epi16(v_load128(p + 16))};
+}
+V_INLINE v16i vi_zero(void)
+{
+    return (v16i){_mm256_setzero_si256(), _mm256_setzero_si256()};
+}
+V_INLINE v16i vi_set_pair(const int16_t *p)
+{
+    int32_t both;
+
+    memcpy(&both, p, sizeof both);
+    return (v16i){_mm256_set1_epi32(both), _mm256_set1_epi32(both)};
+}
+V_INLINE v16i vi_dot(v16i a, v16i b, v16i c)
+{
+    return (v16i){_mm256_add_epi32(c.lo, _mm256_madd_epi16(a.lo, b.lo)),
+                  _mm256_add_epi32(c.hi, _mm256_madd_epi16(a.hi, b.hi))};
+}
+V_INLINE v16 vi_to_float(v16i a)
+{
+    return (v16){_mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi)};
+}
+V_INLINE void v_store_i16(int16_t *p, v16 a)
+{
+    __m256i both = _mm256_packs_epi32(_mm256_cvtps_epi32(a.lo), _mm256_cvtps_epi32(a.hi));
+
+    _mm256_storeu_si256((__m256i *)p, _mm256_permute4x64_epi64(both, 0xD8));
+}
+V_INLINE int v_any_above(v16 a, v16 b)
+{
+    return _mm256_movemask_ps(
+        _mm256_or_ps(_mm256_cmp_ps(a.lo, b.lo, _CMP_GT_OQ), _mm256_cmp_ps(a.hi, b.hi, _CMP_GT_OQ)));
+}
+V_INLINE __m256 v_scale2_half(__m256 p, __m256 t)
+{
+    __m256i e = _mm256_slli_epi32(_mm256_castps_si256(t), 23);
+
+    e = _mm256_add_epi32(e, _mm256_set1_epi32(127 << 23));
+    return _mm256_mul_ps(p, _mm256_castsi256_ps(e));
+}
+V_INLINE v16 v_scale2(v16 p, v16 n, v16 t)
+{
+    (void)n;
+    return (v16){v_scale2_half(p.lo, t.lo), v_scale2_half(p.hi, t.hi)};
 }
 V_INLINE __m256 v_load_i8_half(const int8_t *p)
 {

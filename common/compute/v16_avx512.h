@@ -1,10 +1,12 @@
 /* v16_avx512.h - the 16 virtual lanes as one AVX-512 register; see v16_ref.h for the meaning.
- * Included by kernels_avx512.c alone. */
+ * Included by kernels_avx512.c and kernels_avx512bf16.c
+ * alone; the latter has dot products of int16 and bf16 as well. */
 #ifndef OMNI_COMMON_COMPUTE_V16_AVX512_H
 #define OMNI_COMMON_COMPUTE_V16_AVX512_H
 
 #include <immintrin.h>
 #include <stdint.h>
+#include <string.h>
 
 #define V_INLINE static inline __attribute__((always_inline, unused))
 
@@ -70,6 +72,88 @@ V_INLINE v16 v_load_bf16(const uint16_t *p)
     __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
 
     return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
+/* Sixteen pairs of bf16: the first or second of each. */
+V_INLINE v16 v_load_pair0(const uint16_t *p)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16));
+}
+V_INLINE v16 v_load_pair1(const uint16_t *p)
+{
+    return _mm512_castsi512_ps(
+        _mm512_and_si512(_mm512_loadu_si512(p), _mm512_set1_epi32((int)0xffff0000U)));
+}
+/* Sixteen pairs of int8, as int16. */
+V_INLINE v16i vi_load_pairs(const int8_t *p)
+{
+    return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)p));
+}
+V_INLINE v16i vi_zero(void)
+{
+    return _mm512_setzero_si512();
+}
+#ifdef __AVX512BF16__
+/* Sixteen pairs of bf16 as they lie in memory; the first of each alone. */
+V_INLINE v16i vb_load_pairs(const void *p)
+{
+    return _mm512_loadu_si512(p);
+}
+V_INLINE v16i vb_first(v16i a)
+{
+    return _mm512_and_si512(a, _mm512_set1_epi32(0xffff));
+}
+/* c + a0 * b0 + a1 * b1 of bf16 pairs, float. */
+V_INLINE v16 vb_dot(v16i a, v16i b, v16 c)
+{
+    return _mm512_dpbf16_ps(c, (__m512bh)a, (__m512bh)b);
+}
+/* Rounded to bf16, ties to even. */
+V_INLINE void vb_store(uint16_t *p, v16 a)
+{
+    _mm256_storeu_si256((__m256i *)p, (__m256i)_mm512_cvtneps_pbh(a));
+}
+V_INLINE v16 vb_round(v16 a)
+{
+    __m512i wide = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(a));
+
+    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
+#endif
+/* The pair at p in every lane. */
+V_INLINE v16i vi_set_pair(const int16_t *p)
+{
+    int32_t both;
+
+    memcpy(&both, p, sizeof both);
+    return _mm512_set1_epi32(both);
+}
+/* c + a0 * b0 + a1 * b1, int32. */
+V_INLINE v16i vi_dot(v16i a, v16i b, v16i c)
+{
+#ifdef __AVX512VNNI__
+    return _mm512_dpwssd_epi32(c, a, b);
+#else
+    return _mm512_add_epi32(c, _mm512_madd_epi16(a, b));
+#endif
+}
+V_INLINE v16 vi_to_float(v16i a)
+{
+    return _mm512_cvtepi32_ps(a);
+}
+/* Rounded to int16, saturated. */
+V_INLINE void v_store_i16(int16_t *p, v16 a)
+{
+    _mm256_storeu_si256((__m256i *)p, _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(a)));
+}
+V_INLINE int v_any_above(v16 a, v16 b)
+{
+    return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ) != 0;
+}
+/* p * 2^n for whole n in -126..127 (t: n + 1.5 * 2^23). */
+V_INLINE v16 v_scale2(v16 p, v16 n, v16 t)
+{
+    (void)t;
+    return _mm512_scalef_ps(p, n);
 }
 V_INLINE v16 v_load_i8(const int8_t *p)
 {

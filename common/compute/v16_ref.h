@@ -87,6 +87,77 @@ V_INLINE v16 v_load_bf16(const uint16_t *p)
 {
     V_EACH(half_float_from_bits((uint32_t)p[i] << 16));
 }
+/* Sixteen pairs of bf16: the first or second of each. */
+V_INLINE v16 v_load_pair0(const uint16_t *p)
+{
+    V_EACH(half_float_from_bits((uint32_t)p[2 * i] << 16));
+}
+V_INLINE v16 v_load_pair1(const uint16_t *p)
+{
+    V_EACH(half_float_from_bits((uint32_t)p[2 * i + 1] << 16));
+}
+/* Sixteen pairs of int8, as int16 in a lane's halves. */
+V_INLINE v16i vi_load_pairs(const int8_t *p)
+{
+    v16i a;
+
+    for (int i = 0; i < 16; i++)
+        a.u[i] = (uint16_t)p[2 * i] | (uint32_t)(uint16_t)p[2 * i + 1] << 16;
+    return a;
+}
+V_INLINE v16i vi_zero(void)
+{
+    return (v16i){{0}};
+}
+/* The pair at p in every lane. */
+V_INLINE v16i vi_set_pair(const int16_t *p)
+{
+    v16i a;
+
+    for (int i = 0; i < 16; i++)
+        a.u[i] = (uint16_t)p[0] | (uint32_t)(uint16_t)p[1] << 16;
+    return a;
+}
+/* c + a0 * b0 + a1 * b1, int32; whoever uses it stays inside its range. */
+V_INLINE v16i vi_dot(v16i a, v16i b, v16i c)
+{
+    for (int i = 0; i < 16; i++) {
+        int32_t p0 = (int16_t)(a.u[i] & 0xffff) * (int16_t)(b.u[i] & 0xffff);
+        int32_t p1 = (int16_t)(a.u[i] >> 16) * (int16_t)(b.u[i] >> 16);
+
+        c.u[i] += (uint32_t)p0 + (uint32_t)p1;
+    }
+    return c;
+}
+V_INLINE v16 vi_to_float(v16i a)
+{
+    V_EACH((float)(int32_t)a.u[i]);
+}
+/* Rounded to int16 (ties to even), saturated; what is out of int32's range: the least. */
+V_INLINE void v_store_i16(int16_t *p, v16 a)
+{
+    for (int i = 0; i < 16; i++) {
+        float f = rintf(a.f[i]);
+
+        if (!(f >= -32768.0f && f < 2147483648.0f))
+            f = -32768.0f;
+        p[i] = (int16_t)(f > 32767.0f ? 32767.0f : f);
+    }
+}
+V_INLINE int v_any_above(v16 a, v16 b)
+{
+    int any = 0;
+
+    for (int i = 0; i < 16; i++)
+        any |= a.f[i] > b.f[i];
+    return any;
+}
+/* p * 2^n for whole n in -126..127 (t: n + 1.5 * 2^23). */
+V_INLINE v16 v_scale2(v16 p, v16 n, v16 t)
+{
+    (void)t;
+    return v_mul(p, v_pow2(n));
+}
 V_INLINE v16 v_load_i8(const int8_t *p)
 {
     V_EACH((float)p[i]);

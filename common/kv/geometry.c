@@ -25,9 +25,7 @@ uint32_t geometry_layer_token_bytes(const struct kv_geometry *g, uint32_t layer)
     const struct kv_layer *l = &g->layer[layer];
     uint32_t scales = g->type == KV_TYPE_I8 ? 2U * l->n_kv_heads * (uint32_t)sizeof(float) : 0;
 
-    return (kv_layer_k_width(l) + kv_layer_v_width(l)) *
-               geometry_element_bytes((enum kv_type)g->type) +
-           scales;
+    return (l->k_token_stride + l->v_token_stride) * l->n_kv_heads + scales;
 }
 
 static uint64_t geometry_hash(const struct kv_geometry *g)
@@ -69,25 +67,26 @@ static const char *layer_fault(const struct kv_layer_spec *s, uint32_t n_ranks)
     return NULL;
 }
 
-/* Lays the layer out from offset *off on (64-byte aligned streams) and moves *off past it. */
+/* Lays the layer out from offset *off on (64-byte aligned) and moves *off past it. */
 static void layer_place(struct kv_layer *l, const struct kv_geometry *g, uint64_t *off)
 {
     uint32_t element = geometry_element_bytes((enum kv_type)g->type);
-    uint32_t scale_bytes = g->block_tokens * (uint32_t)sizeof(float) * l->n_kv_heads;
+    uint32_t n = g->block_tokens % KV_TILE_TOKENS_MAX == 0 ? KV_TILE_TOKENS_MAX : KV_TILE_TOKENS;
+    uint32_t scale_bytes = g->type == KV_TYPE_I8 ? n * (uint32_t)sizeof(float) : 0;
 
-    l->k_token_stride = l->dk * element;
+    l->k_token_stride = (l->dk + l->dk % kv_pair(g->type)) * element;
     l->v_token_stride = l->dv * element;
-    l->k_head_stride = l->k_token_stride * g->block_tokens;
-    l->v_head_stride = l->v_token_stride * g->block_tokens;
+    l->tile_tokens = n;
+    l->tile_stride = n * (l->k_token_stride + l->v_token_stride) + 2 * scale_bytes;
+    l->k_head_stride = l->tile_stride * (g->block_tokens / n);
+    l->v_head_stride = l->k_head_stride;
     l->k_off = (uint32_t)*off;
-    *off += (uint64_t)l->k_head_stride * l->n_kv_heads;
-    l->v_off = (uint32_t)*off;
-    *off += (uint64_t)l->v_head_stride * l->n_kv_heads;
+    l->v_off = l->k_off + n * l->k_token_stride;
     if (g->type == KV_TYPE_I8) {
-        l->k_scale_off = (uint32_t)*off;
-        l->v_scale_off = (uint32_t)*off + scale_bytes;
-        *off += 2ULL * scale_bytes;
+        l->k_scale_off = l->v_off + n * l->v_token_stride;
+        l->v_scale_off = l->k_scale_off + scale_bytes;
     }
+    *off += (uint64_t)l->k_head_stride * l->n_kv_heads;
     *off = (*off + 63) & ~(uint64_t)63;
 }
 
@@ -148,13 +147,29 @@ int geometry_init(struct kv_geometry *g, const struct kv_geometry_config *config
     return 0;
 }
 
+/* Everything that a kernel reads lies inside the block, by the same sums that it makes. */
 static int layer_inside(const struct kv_geometry *g, const struct kv_layer *l)
 {
-    uint64_t k_end = l->k_off + (uint64_t)l->k_head_stride * l->n_kv_heads;
-    uint64_t v_end = l->v_off + (uint64_t)l->v_head_stride * l->n_kv_heads;
+    uint64_t end = l->k_off + (uint64_t)l->k_head_stride * l->n_kv_heads;
+    uint64_t k_bytes = l->tile_tokens * (uint64_t)l->k_token_stride;
+    uint64_t v_bytes = l->tile_tokens * (uint64_t)l->v_token_stride;
+    uint64_t scale_bytes = g->type == KV_TYPE_I8 ? l->tile_tokens * sizeof(float) : 0;
+    uint32_t element = geometry_element_bytes((enum kv_type)g->type);
 
-    return l->group < g->n_groups && l->n_kv_heads > 0 && l->n_heads % l->n_kv_heads == 0 &&
-           k_end <= g->block_bytes && v_end <= g->block_bytes && isfinite(l->scale);
+    if (l->tile_tokens != KV_TILE_TOKENS && l->tile_tokens != KV_TILE_TOKENS_MAX)
+        return 0;
+    if (g->block_tokens % l->tile_tokens != 0 || l->group >= g->n_groups || l->n_kv_heads == 0 ||
+        l->n_heads % l->n_kv_heads != 0 || end > g->block_bytes || !isfinite(l->scale) ||
+        l->dk == 0 || l->dv == 0 || l->dk > 1024 || l->dv > 1024)
+        return 0;
+    if (l->k_token_stride != (l->dk + l->dk % kv_pair(g->type)) * element ||
+        l->v_token_stride != l->dv * element || l->v_off != l->k_off + k_bytes)
+        return 0;
+    if (scale_bytes != 0 &&
+        (l->k_scale_off != l->v_off + v_bytes || l->v_scale_off != l->k_scale_off + scale_bytes))
+        return 0;
+    return l->tile_stride >= k_bytes + v_bytes + 2 * scale_bytes &&
+           l->k_head_stride >= (uint64_t)l->tile_stride * (g->block_tokens / l->tile_tokens);
 }
 
 int geometry_check(const struct kv_geometry *g, const char **field)

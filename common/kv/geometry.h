@@ -6,12 +6,21 @@
  * heads, widths) and be placed apart (layer groups).
  *
  *   block (block_bytes, a multiple of 4,096) = block_tokens tokens of one layer group
- *     layer 0 of the group:  K of head 0 [block_tokens][dk], K of head 1, ..., V of head 0, ...
+ *     layer 0 of the group:  head 0, head 1, ...
  *     layer 1 of the group:  ...
+ *   head:  tiles of n = tile_tokens (64; 32 where block_tokens is no multiple of 64), one behind
+ *          the other, tile_stride bytes each
+ *   tile:  K  [n / 32][dk / p][32][p]      panels of 32 tokens, element-major
+ *          V  [n / p][dv][p]
+ *          I8 only: float scales [n] of K, [n] of V
+ *   p = 1 for F16 and F32; 2 for BF16 and I8, whose dot products take pairs (dk then rounded up)
  *
- * So one (layer, KV head) of a block is one contiguous stream for K and one for V.  All blocks of
- * a pool have the same size: that of the largest group.  Every field is of fixed width and the
- * struct holds no pointer: it is mapped by several processes.
+ * So what attention reads of one (layer, KV head) of a block is one contiguous stream, in the order
+ * in which it is read, and in the order in which vector registers want it: tokens' scores side by
+ * side need no sum across lanes, and a pair is what a dot-product instruction multiplies.  (Long
+ * streams matter: on a Zen 5 core, 4 KiB pieces in random order reach 80 % of what 64 KiB ones do.)
+ * All blocks of a pool have the same size: that of the largest group.  Every field is of fixed
+ * width and the struct holds no pointer: it is mapped by several processes.
  *
  * Plain data; geometry_init fills it, nobody changes it afterwards. */
 #ifndef OMNI_COMMON_KV_GEOMETRY_H
@@ -24,9 +33,11 @@
 enum {
     KV_LAYERS_MAX = 128, /* Llama-2-70B has 80, the largest open dense models 126 */
     KV_GROUPS_MAX = 8,
-    KV_TILE_TOKENS = 32, /* attention tiles start at multiples of this; block_tokens is one too */
+    KV_TILE_TOKENS = 32, /* block_tokens is a multiple of it */
+    KV_TILE_TOKENS_MAX = 64,
     KV_BLOCK_ALIGN = 4096,
-    KV_LAYOUT_ID = 1, /* head-major inside a layer, as drawn above */
+    KV_PANEL_TOKENS = 32, /* tokens whose K lies interleaved */
+    KV_LAYOUT_ID = 2,     /* as drawn above; 1 was token-major inside a head */
 };
 
 enum kv_type { KV_TYPE_F16 = 1, KV_TYPE_BF16 = 2, KV_TYPE_F32 = 3, KV_TYPE_I8 = 4 };
@@ -52,13 +63,15 @@ struct kv_layer {
     float softcap;    /* 0 = none */
     uint32_t k_off;   /* bytes from the block's start to K of head 0, token 0 */
     uint32_t v_off;
-    uint32_t k_head_stride; /* bytes */
-    uint32_t k_token_stride;
+    uint32_t k_head_stride;  /* bytes from head to head */
+    uint32_t k_token_stride; /* bytes a token takes: 32 of them are a panel */
     uint32_t v_head_stride;
     uint32_t v_token_stride;
-    uint32_t k_scale_off; /* KV_TYPE_I8: float [n_kv_heads][block_tokens] of K scales; else 0 */
+    uint32_t k_scale_off; /* KV_TYPE_I8: from the block's start to head 0, token 0; else 0 */
     uint32_t v_scale_off;
-    uint32_t reserved[3];
+    uint32_t tile_stride; /* bytes from tile to tile of a head */
+    uint32_t tile_tokens; /* KV_TILE_TOKENS or KV_TILE_TOKENS_MAX */
+    uint32_t reserved;
 };
 static_assert(sizeof(struct kv_layer) == 72, "kv_layer is shared between processes");
 
@@ -143,6 +156,46 @@ struct kv_view {
     uint32_t type;     /* enum kv_type */
     const struct kv_layer *layer;
 };
+
+/* How many elements lie side by side: of a token's K, and of neighbouring tokens' V. */
+static inline uint32_t kv_pair(uint32_t type)
+{
+    return type == KV_TYPE_BF16 || type == KV_TYPE_I8 ? 2 : 1;
+}
+
+/* Bytes from a block's start to the tile of a head that holds its token t (0..block_tokens-1). */
+static inline size_t kv_tile_offset(const struct kv_layer *l, uint32_t head, uint32_t t)
+{
+    return l->k_off + (size_t)head * l->k_head_stride +
+           (size_t)(t / l->tile_tokens) * l->tile_stride;
+}
+
+/* Bytes from a block's start to element e of K or V of a head's token t, and to its scales. */
+static inline size_t kv_k_offset(const struct kv_layer *l, uint32_t type, uint32_t head, uint32_t t,
+                                 uint32_t e)
+{
+    uint32_t pair = kv_pair(type), lane = t % KV_PANEL_TOKENS;
+    size_t panel = (size_t)(t % l->tile_tokens - lane) * l->k_token_stride;
+    size_t element = ((size_t)e / pair * KV_PANEL_TOKENS + lane) * pair + e % pair;
+
+    return kv_tile_offset(l, head, t) + panel +
+           element * geometry_element_bytes((enum kv_type)type);
+}
+static inline size_t kv_v_offset(const struct kv_layer *l, uint32_t type, uint32_t head, uint32_t t,
+                                 uint32_t e)
+{
+    uint32_t pair = kv_pair(type);
+    size_t row = (size_t)(t % l->tile_tokens / pair) * pair * l->v_token_stride;
+
+    return kv_tile_offset(l, head, t) + (l->v_off - l->k_off) + row +
+           ((size_t)e * pair + t % pair) * geometry_element_bytes((enum kv_type)type);
+}
+static inline size_t kv_scale_offset(const struct kv_layer *l, uint32_t scale_off, uint32_t head,
+                                     uint32_t t)
+{
+    return kv_tile_offset(l, head, t) + (scale_off - l->k_off) +
+           sizeof(float) * (t % l->tile_tokens);
+}
 
 static inline uint8_t *kv_view_block(const struct kv_view *v, uint32_t pos)
 {

@@ -38,6 +38,9 @@ static const struct variant variants[] = {
     {"bf16", KV_TYPE_BF16, FULL(4, 2, 72, 64), 100},
     {"f32", KV_TYPE_F32, FULL(4, 2, 64, 64), 100},
     {"i8", KV_TYPE_I8, FULL(6, 2, 64, 48), 100},
+    {"i8 odd widths", KV_TYPE_I8, FULL(4, 2, 37, 29), 90},
+    {"bf16 odd widths, group 7", KV_TYPE_BF16, FULL(7, 1, 37, 29), 90},
+    {"f16 odd widths", KV_TYPE_F16, FULL(3, 1, 37, 29), 90},
     {"window 40", KV_TYPE_F16, WINDOW(40, 0, 0.0f), 200},
     {"window 33, 5 sinks", KV_TYPE_F16, WINDOW(33, 5, 0.0f), 200},
     {"window 1", KV_TYPE_F16, WINDOW(1, 0, 0.0f), 70},
@@ -129,7 +132,7 @@ static struct setup setup_make(enum isa isa, uint32_t n_threads)
     struct setup s;
 
     assert_int_equal(team_create(&s.team, n_threads, NULL, 0), 0);
-    assert_int_equal(attn_scratch_create(&s.scratch, isa, n_threads, 128, 128), 0);
+    assert_int_equal(attn_scratch_create(&s.scratch, isa, n_threads, 256, 256), 0);
     return s;
 }
 
@@ -193,6 +196,10 @@ static void test_chunks_threads_isas(void **state)
         float *expected = decode_all(var, first, 7);
 
         for (enum isa isa = ISA_REF; isa < ISA_COUNT; isa++) {
+            if (isa == ISA_AVX512BF16 && isa_supported(isa) && var->type == KV_TYPE_BF16) {
+                free(expected); /* the one case with bits of its own */
+                expected = decode_all(var, isa, 7);
+            }
             for (int c = isa == ISA_REF ? 3 : 0; isa_supported(isa) && c < 4; c++) {
                 float *out = prefill_all(var, isa, 1 + (uint32_t)c % 3, chunks[c], 7);
 
@@ -210,55 +217,80 @@ static double stored(const struct kv_view *kv, bool value, uint32_t head, uint32
     const struct kv_layer *l = kv->layer;
     const uint8_t *block = kv_view_block(kv, pos);
     uint32_t t = pos % kv->block_tokens;
-    const uint8_t *row = value ? block + l->v_off + head * l->v_head_stride + t * l->v_token_stride
-                               : block + l->k_off + head * l->k_head_stride + t * l->k_token_stride;
+    const uint8_t *at = block + (value ? kv_v_offset(l, kv->type, head, t, e)
+                                       : kv_k_offset(l, kv->type, head, t, e));
     uint32_t scale_off = (value ? l->v_scale_off : l->k_scale_off);
     uint16_t h;
     float f;
 
     switch ((enum kv_type)kv->type) {
     case KV_TYPE_F16:
-        memcpy(&h, row + 2 * e, 2);
+        memcpy(&h, at, 2);
         return (double)half_to_float(h);
     case KV_TYPE_BF16:
-        memcpy(&h, row + 2 * e, 2);
+        memcpy(&h, at, 2);
         return (double)half_float_from_bits((uint32_t)h << 16);
     case KV_TYPE_F32:
-        memcpy(&f, row + 4 * e, 4);
+        memcpy(&f, at, 4);
         return (double)f;
     case KV_TYPE_I8:
-        memcpy(&f, block + scale_off + 4 * (head * kv->block_tokens + t), 4);
-        return (double)f * (double)(int8_t)row[e];
+        memcpy(&f, block + kv_scale_offset(l, scale_off, head, t), 4);
+        return (double)f * (double)(int8_t)*at;
     }
     return NAN;
 }
 
-static double score64(const struct sequence *s, uint32_t pos, uint32_t h, uint32_t t)
+/* The query's element as a kernel takes it: int16 of the head's largest beside int8, bf16 for dot
+ * products of bf16. */
+static double query64(const struct sequence *s, enum isa isa, const float *q, uint32_t e)
+{
+    const struct kv_layer *l = s->view.layer;
+    float factor = l->softcap != 0 ? l->scale : l->scale * 1.44269504088896341f;
+    float top = 0, scaled = q[e] * factor;
+    uint32_t bits;
+
+    if (s->view.type == KV_TYPE_I8) {
+        for (uint32_t i = 0; i < l->dk; i++)
+            top = fabsf(q[i]) > top ? fabsf(q[i]) : top;
+        return (double)rintf(q[e] / top * 32767.0f) * (double)top / 32767.0;
+    }
+    if (s->view.type != KV_TYPE_BF16 || isa != ISA_AVX512BF16)
+        return (double)q[e];
+    memcpy(&bits, &scaled, sizeof bits);
+    bits = (bits + 0x7fffU + (bits >> 16 & 1)) & 0xffff0000U;
+    memcpy(&scaled, &bits, sizeof bits);
+    return (double)scaled / (double)factor;
+}
+
+static double score64(const struct sequence *s, const double *q, uint32_t h, uint32_t t)
 {
     const struct kv_layer *l = s->view.layer;
     uint32_t group = (uint32_t)l->n_heads / l->n_kv_heads;
     double sum = 0;
 
     for (uint32_t e = 0; e < l->dk; e++)
-        sum += (double)s->q[(size_t)pos * s->q_width + h * l->dk + e] *
-               stored(&s->view, false, h / group, t, e);
+        sum += q[e] * stored(&s->view, false, h / group, t, e);
     sum *= (double)l->scale;
     return l->softcap != 0 ? (double)l->softcap * tanh(sum / (double)l->softcap) : sum;
 }
 
-static void attention64(const struct sequence *s, uint32_t pos, uint32_t h, double *out)
+static void attention64(const struct sequence *s, enum isa isa, uint32_t pos, uint32_t h,
+                        double *out)
 {
     const struct kv_layer *l = s->view.layer;
+    const float *query = s->q + (size_t)pos * s->q_width + (size_t)h * l->dk;
     uint32_t group = (uint32_t)l->n_heads / l->n_kv_heads;
-    double sum = 0;
+    double sum = 0, q[256];
 
+    for (uint32_t e = 0; e < l->dk; e++)
+        q[e] = query64(s, isa, query, e);
     memset(out, 0, l->dv * sizeof *out);
     for (uint32_t t = 0; t <= pos; t++) {
         double w;
 
         if (l->window != 0 && t + l->window <= pos && t >= l->n_sinks)
             continue;
-        w = exp(score64(s, pos, h, t)); /* scores stay far below overflow here */
+        w = exp(score64(s, q, h, t)); /* scores stay far below overflow here */
         sum += w;
         for (uint32_t e = 0; e < l->dv; e++)
             out[e] += w * stored(&s->view, true, h / group, t, e);
@@ -267,32 +299,95 @@ static void attention64(const struct sequence *s, uint32_t pos, uint32_t h, doub
         out[e] /= sum;
 }
 
-/* |v| <= 1 (about), so an output's error is that of its weights: relative error of exp(score) is
- * the score's absolute error, some dozens of roundings at magnitude 16 at most, twice.  Observed
- * below 1e-6; 5e-6 leaves room for other random numbers. */
+/* |v| <= 1 (about), so an output's error is that of its weights.
+ *   float: the relative error of exp(score) is the score's absolute error, some dozens of roundings
+ *     (2^-24) at magnitude 16 at most, that of exp2 (2^-22), and again as much for the sum.
+ *     Observed below 1e-6; 5e-6 leaves room for other random numbers.
+ *   i8: weights are whole 32,767ths of a tile's largest; 64 half steps at most a tile, and the
+ *     tiles' largest weights together are at most the sum: 64 * 0.5 / 32,767.  Observed: 2e-5.
+ *   bf16 by dot products: weights are rounded to 8 bits, 2^-9 each, and their sum with them. */
+static double tolerance(const struct variant *var, enum isa isa)
+{
+    if (var->type == KV_TYPE_I8)
+        return 5e-6 + 32.0 / 32767;
+    return var->type == KV_TYPE_BF16 && isa == ISA_AVX512BF16 ? 5e-6 + 0x1p-8 : 5e-6;
+}
+
+static void check_against_float64(const struct variant *var, enum isa isa, uint32_t n_threads)
+{
+    struct sequence *s = sequence_make(var, 11);
+    float *out = prefill_all(var, isa, n_threads, 5000, 11);
+
+    sequence_append(s, 0, s->n_tokens);
+    for (uint32_t pos = 0; pos < s->n_tokens; pos = pos * 2 + 1) {
+        for (uint32_t h = 0; h < var->layer.n_heads; h++) {
+            const float *got = out + (size_t)pos * s->out_width + (size_t)h * var->layer.dv;
+            double want[256];
+
+            attention64(s, isa, pos, h, want);
+            for (uint32_t e = 0; e < var->layer.dv; e++)
+                if (!(fabs((double)got[e] - want[e]) <= tolerance(var, isa)))
+                    fail_msg("%s (%s) pos %u head %u element %u: %.9g, expected %.9g", var->name,
+                             isa_name(isa), pos, h, e, (double)got[e], want[e]);
+        }
+    }
+    free(out);
+    sequence_free(s);
+}
+
 static void test_against_float64(void **state)
 {
     (void)state;
-    for (int i = 0; i < N_VARIANTS; i++) {
-        const struct variant *var = &variants[i];
-        struct sequence *s = sequence_make(var, 11);
-        float *out = prefill_all(var, ISA_REF, 1, 5000, 11);
+    for (enum isa isa = ISA_REF; isa < ISA_COUNT; isa++) {
+        for (int i = 0; isa_supported(isa) && i < N_VARIANTS; i++)
+            check_against_float64(&variants[i], isa, 1);
+        print_message("%s: %s\n", isa_name(isa), isa_supported(isa) ? "ran" : "not on this CPU");
+    }
+}
 
-        sequence_append(s, 0, s->n_tokens);
-        for (uint32_t pos = 0; pos < s->n_tokens; pos = pos * 2 + 1) {
-            for (uint32_t h = 0; h < var->layer.n_heads; h++) {
-                const float *got = out + (size_t)pos * s->out_width + (size_t)h * var->layer.dv;
-                double want[128];
+/* All head widths with all groups, every type, over a context with tails. */
+static void test_shapes(void **state)
+{
+    static const uint32_t widths[] = {64, 80, 96, 128, 192, 256};
+    static const enum kv_type types[] = {KV_TYPE_F16, KV_TYPE_BF16, KV_TYPE_I8, KV_TYPE_F32};
+    struct variant var = {.name = "shapes", .layer = FULL(1, 1, 1, 1)};
+    uint32_t n = 0;
 
-                attention64(s, pos, h, want);
-                for (uint32_t e = 0; e < var->layer.dv; e++)
-                    if (!(fabs((double)got[e] - want[e]) <= 5e-6))
-                        fail_msg("%s pos %u head %u element %u: %.9g, expected %.9g", var->name,
-                                 pos, h, e, (double)got[e], want[e]);
-            }
+    (void)state;
+    for (enum isa isa = ISA_AVX2; isa < ISA_COUNT; isa++) {
+        for (uint32_t i = 0; isa_supported(isa) && i < 6 * 16; i++, n++) {
+            var.layer.dk = var.layer.dv = widths[i / 16];
+            var.layer.n_heads = 1 + i % 16;
+            var.layer.scale = 1.6f / (float)widths[i / 16];
+            var.type = types[(i + i / 16 + (uint32_t)isa) % 4];
+            var.n_tokens = 65 + n % 66;
+            check_against_float64(&var, isa, 1 + n % 2);
         }
-        free(out);
-        sequence_free(s);
+    }
+}
+
+/* The same bits for up to 8 queries together, by every group; by ATTN_ROWS and beyond. */
+static void test_queries_together(void **state)
+{
+    static const uint32_t groups[] = {1, 2, 3, 4, 5, 8, 11, 16};
+    struct variant var = {.name = "queries", .layer = FULL(1, 1, 64, 64), .n_tokens = 150};
+
+    (void)state;
+    for (enum isa isa = ISA_AVX2; isa < ISA_COUNT; isa++) {
+        for (uint32_t i = 0; isa_supported(isa) && i < 8; i++) {
+            size_t n = (size_t)var.n_tokens * groups[i] * 64;
+
+            var.layer.n_heads = groups[i];
+            var.type = (enum kv_type)(1 + i % 4);
+            float *expected = prefill_all(&var, isa, 1, 1, 3);
+            for (uint32_t n_q = 2; n_q <= 8; n_q++) {
+                float *out = prefill_all(&var, isa, 1 + n_q % 2, n_q, 3);
+
+                assert_same_bits(out, expected, n, "queries together");
+                free(out);
+            }
+            free(expected);
+        }
     }
 }
 
@@ -404,12 +499,11 @@ static void test_append_rounds_as_defined(void **state)
     sequence_append(s, 0, s->n_tokens);
     for (uint32_t pos = 0; pos < s->n_tokens; pos++) {
         for (uint32_t e = 0; e < 80; e++) {
-            const uint8_t *head = kv_view_block(&s->view, pos) + l->k_off +
-                                  e / 40 * l->k_head_stride +
-                                  pos % BLOCK_TOKENS * l->k_token_stride;
+            const uint8_t *at = kv_view_block(&s->view, pos) +
+                                kv_k_offset(l, KV_TYPE_F16, e / 40, pos % BLOCK_TOKENS, e % 40);
             uint16_t got;
 
-            memcpy(&got, head + 2 * (e % 40), sizeof got);
+            memcpy(&got, at, sizeof got);
             assert_int_equal(got, float_to_half(s->k[pos * 80 + e]));
         }
     }
@@ -466,6 +560,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_chunks_threads_isas),
         cmocka_unit_test(test_against_float64),
+        cmocka_unit_test(test_shapes),
+        cmocka_unit_test(test_queries_together),
         cmocka_unit_test(test_spans_over_threads),
         cmocka_unit_test(test_mixed_jobs),
         cmocka_unit_test(test_append),

@@ -1,0 +1,309 @@
+#include "common/compute/attention_block.h"
+
+#include <math.h>
+#include <stdbool.h>
+#include <string.h>
+
+enum { TILE = ATTN_TILE, LANES = 16 };
+
+static const float LOG2_E = 1.44269504088896341f;
+
+static uint32_t round_up(uint32_t n, uint32_t to)
+{
+    return (n + to - 1) / to * to;
+}
+
+/* ---- Accumulators ---------------------------------------------------------------------------- */
+
+size_t attn_accum_floats(uint32_t n_rows, uint32_t dv)
+{
+    return (size_t)n_rows * (1 + LANES + round_up(dv, LANES));
+}
+
+struct attn_accum attn_accum_at(float *memory, uint32_t n_rows, uint32_t dv)
+{
+    uint32_t ldo = round_up(dv, LANES);
+
+    return (struct attn_accum){.o = memory,
+                               .l = memory + (size_t)n_rows * ldo,
+                               .m = memory + (size_t)n_rows * (ldo + LANES),
+                               .ldo = ldo};
+}
+
+void attn_accum_clear(struct attn_accum *a, uint32_t n_rows)
+{
+    for (uint32_t r = 0; r < n_rows; r++)
+        a->m[r] = -INFINITY;
+    memset(a->l, 0, (size_t)n_rows * LANES * sizeof(float));
+    memset(a->o, 0, (size_t)n_rows * a->ldo * sizeof(float));
+}
+
+static void row_merge(const struct kernels *kernels, struct attn_accum *to,
+                      const struct attn_accum *from, uint32_t r)
+{
+    float *o = to->o + (size_t)r * to->ldo, *l = to->l + (size_t)r * LANES;
+    const float *from_o = from->o + (size_t)r * to->ldo, *from_l = from->l + (size_t)r * LANES;
+    float max = to->m[r] > from->m[r] ? to->m[r] : from->m[r];
+    float a, b;
+
+    if (from->m[r] == -INFINITY && kernels->attn_sum(from_l) == 0.0f)
+        return;
+    if (to->m[r] == -INFINITY && kernels->attn_sum(l) == 0.0f) {
+        to->m[r] = from->m[r];
+        memcpy(l, from_l, LANES * sizeof(float));
+        memcpy(o, from_o, to->ldo * sizeof(float));
+        return;
+    }
+    a = kernels->attn_exp2_1(to->m[r] - max);
+    b = kernels->attn_exp2_1(from->m[r] - max);
+    kernels->attn_blend(o, a, from_o, b, to->ldo);
+    kernels->attn_blend(l, a, from_l, b, LANES);
+    to->m[r] = max;
+}
+
+void attn_accum_merge(const struct kernels *kernels, struct attn_accum *to,
+                      const struct attn_accum *from, uint32_t n_rows)
+{
+    for (uint32_t r = 0; r < n_rows; r++)
+        row_merge(kernels, to, from, r);
+}
+
+/* ---- Which tokens a row sees ------------------------------------------------------------------
+ */
+
+static uint32_t row_pos(const struct attn_block *b, uint32_t r)
+{
+    return b->job->pos + (b->r0 + r) / b->group;
+}
+
+uint32_t attn_block_last(const struct attn_block *b)
+{
+    return row_pos(b, b->n_rows - 1);
+}
+
+static bool sees(const struct kv_layer *l, uint32_t pos, uint32_t t)
+{
+    if (t > pos)
+        return false;
+    return l->window == 0 || pos - t < l->window || t < l->n_sinks;
+}
+
+/* Does a query at pos see any token of the tile that starts at t0? */
+static bool sees_tile(const struct kv_layer *l, uint32_t pos, uint32_t t0)
+{
+    return t0 <= pos && (sees(l, pos, t0) || sees(l, pos, pos - t0 < TILE ? pos : t0 + TILE - 1));
+}
+
+static bool sees_all(const struct kv_layer *l, uint32_t pos, uint32_t t0)
+{
+    return t0 + TILE - 1 <= pos && (l->window == 0 || pos - t0 < l->window);
+}
+
+/* Fills room->seen; returns how many tokens of the tile any row needs. */
+static uint32_t tile_extent(const struct attn_block *b, struct attn_room *room, uint32_t t0)
+{
+    uint32_t n = 0;
+
+    for (uint32_t r = 0; r < b->n_rows; r++) {
+        uint32_t pos = room->pos[r];
+
+        room->seen[r] = 0;
+        if (sees_tile(b->layer, pos, t0))
+            room->seen[r] = pos - t0 < TILE ? pos - t0 + 1 : TILE;
+        n = room->seen[r] > n ? room->seen[r] : n;
+    }
+    return n;
+}
+
+static void mask_row(const struct kv_layer *l, uint32_t pos, uint32_t t0, uint32_t n, float *s)
+{
+    if (sees_all(l, pos, t0))
+        return;
+    for (uint32_t t = 0; t < n; t++)
+        if (!sees(l, pos, t0 + t))
+            s[t] = -INFINITY;
+}
+
+/* ---- Where tiles lie --------------------------------------------------------------------------
+ */
+
+/* Where panel t..t+31 (of a tile of 64, or by itself) of the block's KV head lies. */
+static const uint8_t *tile_at(const struct attn_block *b, uint32_t t)
+{
+    const struct kv_view *kv = &b->job->kv;
+
+    return kv_view_block(kv, t) + kv_tile_offset(b->layer, b->head, t % kv->block_tokens);
+}
+
+/* The tokens from t0 on become the ones ahead; where there are none it stays what it was. */
+static void tile_look_ahead(const struct attn_block *b, struct attn_tile *tile, uint32_t t0,
+                            uint32_t last)
+{
+    if (t0 > last)
+        return;
+    tile->ahead[0] = tile_at(b, t0);
+    if (b->layer->tile_tokens == TILE)
+        tile->ahead[1] = tile->ahead[0] + (b->layer->v_off - b->layer->k_off);
+    else if (t0 + KV_PANEL_TOKENS <= last)
+        tile->ahead[1] = tile_at(b, t0 + KV_PANEL_TOKENS);
+}
+
+/* What was ahead is the tile now. */
+static void tile_advance(const struct attn_block *b, struct attn_tile *tile)
+{
+    const struct kv_layer *l = b->layer;
+
+    for (uint32_t i = 0; i < ATTN_PANELS; i++) {
+        bool whole = l->tile_tokens == TILE;
+        const uint8_t *at = tile->ahead[whole ? 0 : i];
+        uint32_t t = whole ? i * KV_PANEL_TOKENS : 0;
+
+        tile->k[i] = at + (size_t)t * l->k_token_stride;
+        tile->v[i] = at + (l->v_off - l->k_off) + (size_t)t * l->v_token_stride;
+        if (b->job->kv.type == KV_TYPE_I8) {
+            tile->k_scale[i] = (const float *)(const void *)(at + (l->k_scale_off - l->k_off)) + t;
+            tile->v_scale[i] = (const float *)(const void *)(at + (l->v_scale_off - l->k_off)) + t;
+        }
+    }
+}
+
+/* ---- A tile -----------------------------------------------------------------------------------
+ */
+
+/* Rows per call of a kernel: as many as it takes, spread evenly. */
+static uint32_t group_rows(const struct kernels *kernels, uint32_t n_rows)
+{
+    uint32_t n_groups = (n_rows - 1) / kernels->attn_group + 1;
+
+    return (n_rows - 1) / n_groups + 1;
+}
+
+static void tile_scores(const struct kernels *kernels, const struct attn_block *b,
+                        struct attn_room *room)
+{
+    const struct attn_type *type = &kernels->attn[b->job->kv.type];
+    uint32_t per_group = group_rows(kernels, b->n_rows), ldk = round_up(b->layer->dk, LANES);
+
+    for (uint32_t r = 0; r < b->n_rows; r += per_group) {
+        uint32_t n = b->n_rows - r < per_group ? b->n_rows - r : per_group;
+
+        type->scores(&room->tile, n, r == 0, room->q + (size_t)r * ldk, b->layer->dk,
+                     room->s + (size_t)r * TILE);
+    }
+}
+
+static void tile_weights(const struct kernels *kernels, const struct attn_block *b,
+                         struct attn_room *room, struct attn_accum *a, uint32_t t0)
+{
+    const struct kv_layer *l = b->layer;
+    uint32_t type = b->job->kv.type;
+
+    for (uint32_t r = 0; r < b->n_rows; r++) {
+        float *s = room->s + (size_t)r * TILE;
+        uint32_t n = round_up(room->seen[r], LANES);
+
+        if (n == 0)
+            continue;
+        if (type == KV_TYPE_I8)
+            kernels->attn_scale_tokens(s, n, room->q_scale[r], room->tile.k_scale);
+        if (l->softcap != 0.0f)
+            kernels->attn_softcap(s, n, l->softcap, LOG2_E);
+        mask_row(l, room->pos[r], t0, n, s);
+        room->alpha[r] = kernels->attn[type].softmax(s, n, &a->m[r], a->l + (size_t)r * LANES);
+    }
+}
+
+/* For runs of rows that stop at the same token. */
+static void tile_values(const struct kernels *kernels, const struct attn_block *b,
+                        const struct attn_room *room, struct attn_accum *a)
+{
+    const struct attn_type *type = &kernels->attn[b->job->kv.type];
+    uint32_t per_group = group_rows(kernels, b->n_rows);
+    bool ask = true;
+
+    for (uint32_t r = 0, end; r < b->n_rows; r = end) {
+        struct attn_out out = {.s = room->s + (size_t)r * TILE,
+                               .alpha = room->alpha + r,
+                               .o = a->o + (size_t)r * a->ldo,
+                               .ldo = a->ldo,
+                               .dv = b->layer->dv};
+
+        for (end = r + 1; end < b->n_rows && end - r < per_group; end++)
+            if (room->seen[end] != room->seen[r])
+                break;
+        if (room->seen[r] == 0)
+            continue;
+        type->values(&room->tile, end - r, ask, &out, room->seen[r]);
+        ask = false;
+    }
+}
+
+static void tile_run(const struct kernels *kernels, const struct attn_block *b,
+                     struct attn_room *room, struct attn_accum *a, uint32_t t0)
+{
+    room->tile.n = tile_extent(b, room, t0);
+    if (room->tile.n == 0)
+        return;
+    tile_scores(kernels, b, room);
+    tile_weights(kernels, b, room, a, t0);
+    tile_values(kernels, b, room, a);
+}
+
+/* ---- A block ----------------------------------------------------------------------------------
+ */
+
+/* The factor turns exp into exp2, except where the softcap comes between. */
+static void load_queries(const struct kernels *kernels, const struct attn_block *b,
+                         struct attn_room *room)
+{
+    const struct kv_layer *l = b->layer;
+    const struct attn_type *type = &kernels->attn[b->job->kv.type];
+    uint32_t per_group = group_rows(kernels, b->n_rows), ldk = round_up(l->dk, LANES);
+    float factor = l->softcap != 0.0f ? l->scale : l->scale * LOG2_E;
+
+    for (uint32_t r = 0; r < b->n_rows; r++) {
+        uint32_t query = (b->r0 + r) / b->group, h = (b->r0 + r) % b->group;
+        uint32_t lane = r % per_group, first = r - lane;
+        uint32_t n = b->n_rows - first < per_group ? b->n_rows - first : per_group;
+        const float *q = b->job->q + query * b->job->ldq + ((size_t)b->head * b->group + h) * l->dk;
+
+        room->pos[r] = row_pos(b, r);
+        type->load_q(q, l->dk, factor, n, room->q + (size_t)first * ldk + lane, &room->q_scale[r]);
+    }
+}
+
+void attn_block_begin(const struct kernels *kernels, const struct attn_block *b,
+                      struct attn_room *room, uint32_t t0)
+{
+    load_queries(kernels, b, room);
+    room->tile.v_stride = b->layer->v_token_stride;
+    room->tile.ahead[0] = room->tile.ahead[1] = tile_at(b, t0);
+    tile_look_ahead(b, &room->tile, t0, attn_block_last(b));
+}
+
+void attn_block_span(const struct kernels *kernels, const struct attn_block *b,
+                     struct attn_room *room, struct attn_accum *a, uint32_t span)
+{
+    uint32_t last = attn_block_last(b), t0 = span * ATTN_SPAN_TOKENS;
+
+    attn_accum_clear(a, b->n_rows);
+    for (uint32_t i = 0; i < ATTN_SPAN_TOKENS / TILE && t0 <= last; i++, t0 += TILE) {
+        tile_advance(b, &room->tile);
+        tile_look_ahead(b, &room->tile, t0 + TILE, last);
+        tile_run(kernels, b, room, a, t0);
+    }
+}
+
+void attn_block_finish(const struct kernels *kernels, const struct attn_block *b,
+                       const struct attn_accum *a)
+{
+    uint32_t dv = b->layer->dv;
+
+    for (uint32_t r = 0; r < b->n_rows; r++) {
+        uint32_t query = (b->r0 + r) / b->group, h = (b->r0 + r) % b->group;
+        float *out = b->job->out + query * b->job->ldo + ((size_t)b->head * b->group + h) * dv;
+        float sum = kernels->attn_sum(a->l + (size_t)r * LANES);
+
+        kernels->divide(out, a->o + (size_t)r * a->ldo, sum, dv);
+    }
+}

@@ -1,0 +1,77 @@
+/* attention_block.h - a block of query rows over the KV that they see; internal to attention.
+ *
+ * A row is one query head of one query.  The rows of a job that share a KV head (query-major) are
+ * cut into blocks of up to ATTN_ROWS, and a block walks tiles of ATTN_TILE tokens at fixed
+ * positions in ascending order: scores of all rows; per row mask and online softmax (m, l and o
+ * rescaled when the maximum grows); o += weights * V.  A row takes part in a tile only if it sees a
+ * token of it, and its weighted sum stops at its own last token: rows of a block do not disturb
+ * each other, and what lies behind a row is not read into it.
+ *
+ * Pure functions over the caller's memory; one thread per room. */
+#ifndef OMNI_COMMON_COMPUTE_ATTENTION_BLOCK_H
+#define OMNI_COMMON_COMPUTE_ATTENTION_BLOCK_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/compute/attention.h"
+#include "common/compute/kernels.h"
+
+enum {
+    ATTN_ROWS = 64, /* 8 queries of groups of 8 read K and V once */
+};
+
+/* Online softmax state of rows: o[r] / sum of l[r] is the attention so far. */
+struct attn_accum {
+    float *m; /* [n_rows], to base 2; nothing seen yet: -infinity */
+    float *l; /* [n_rows][16] partial sums */
+    float *o; /* [n_rows][ldo] */
+    uint32_t ldo;
+};
+
+/* One thread's working memory. */
+struct attn_room {
+    float *q;                 /* [rows of a group: element-major][dk rounded up to 16] */
+    float *s;                 /* [ATTN_ROWS][ATTN_TILE] scores, then weights */
+    float *span, *total;      /* two accumulators */
+    float q_scale[ATTN_ROWS]; /* scores of a row are multiplied by it (KV_TYPE_I8) */
+    float alpha[ATTN_ROWS];   /* what a tile rescales the row by */
+    uint32_t pos[ATTN_ROWS];  /* of the row's query */
+    uint32_t seen[ATTN_ROWS]; /* tokens 0..seen-1 of the tile concern the row; 0: not at all */
+    struct attn_tile tile;    /* where the tile lies */
+};
+
+/* Rows r0..r0+n_rows-1 of a job at one KV head. */
+struct attn_block {
+    const struct attn_job *job;
+    const struct kv_layer *layer;
+    uint32_t head;  /* KV head */
+    uint32_t group; /* query heads per KV head */
+    uint32_t r0, n_rows;
+};
+
+size_t attn_accum_floats(uint32_t n_rows, uint32_t dv);
+struct attn_accum attn_accum_at(float *memory, uint32_t n_rows, uint32_t dv);
+void attn_accum_clear(struct attn_accum *a, uint32_t n_rows);
+
+/* to := to and then from.  An empty side leaves the other as it is. */
+void attn_accum_merge(const struct kernels *kernels, struct attn_accum *to,
+                      const struct attn_accum *from, uint32_t n_rows);
+
+/* Position of the block's last query. */
+uint32_t attn_block_last(const struct attn_block *b);
+
+/* Queries into the room, scaled; room->tile is where the block begins at token t0.  Before
+ * attn_block_span. */
+void attn_block_begin(const struct kernels *kernels, const struct attn_block *b,
+                      struct attn_room *room, uint32_t t0);
+
+/* The block's rows over the tokens of one span, from scratch, into *a. */
+void attn_block_span(const struct kernels *kernels, const struct attn_block *b,
+                     struct attn_room *room, struct attn_accum *a, uint32_t span);
+
+/* Output of all rows. */
+void attn_block_finish(const struct kernels *kernels, const struct attn_block *b,
+                       const struct attn_accum *a);
+
+#endif
