@@ -2,7 +2,8 @@
  *
  * All requests run at once in one session (up to --concurrency); output is in the order of the
  * file: the first request that has not ended streams, what the others produce waits behind it.  A
- * session that is lost is opened again and its requests resumed, if the router still lives. */
+ * session that is lost is opened again and its requests resumed, if the router still lives; one of
+ * which nothing has come may never have arrived, and is sent again whole. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -206,16 +207,28 @@ static void fail_all(struct run *run, enum error_code code, const char *why)
             fail_request(run, &run->input.requests[i], code, true, why);
 }
 
+/* Nothing of it has come: it goes out once more, under its id, by which the router attaches it if
+ * it has it, and starts it if it does not. */
+static void send_again(struct run *run, struct run_request *r)
+{
+    r->state = RUN_WAITING;
+    run->n_active--;
+}
+
 static int resume_all(struct run *run)
 {
     int err = 0;
 
     for (uint32_t i = run->head; i < run->input.n && err == 0; i++) {
-        const struct run_request *r = &run->input.requests[i];
+        struct run_request *r = &run->input.requests[i];
         char class_name[CLIENT_CLASS_BYTES];
 
         if (r->state != RUN_ACTIVE)
             continue;
+        if (r->n_ids == 0) {
+            send_again(run, r);
+            continue;
+        }
         snprintf(class_name, sizeof class_name, "%.*s", (int)r->ask.class.n, r->ask.class.data);
         err = client_resume(run->c, &r->ask.id, class_name, r->n_ids);
     }

@@ -69,6 +69,14 @@ static struct fake_request *find_request(struct fake_router *r, const struct req
     return NULL;
 }
 
+/* Unless another order has come. */
+static void close_after_this(struct fake_router *r)
+{
+    int serving = FAKE_SERVE;
+
+    atomic_compare_exchange_strong(&r->order, &serving, FAKE_CLOSE_SESSION);
+}
+
 /* Returns false where the stream was cut. */
 static bool say_tokens(struct fake_router *r, int sock, const struct fake_request *request,
                        uint32_t from)
@@ -83,9 +91,7 @@ static bool say_tokens(struct fake_router *r, int sock, const struct fake_reques
 
         if (cut_after != 0 && i == cut_after) {
             clock_sleep_ns(50 * NS_PER_MS); /* nn_close drops what has not left yet */
-            int serving = FAKE_SERVE;
-
-            atomic_compare_exchange_strong(&r->order, &serving, FAKE_CLOSE_SESSION);
+            close_after_this(r);
             return false;
         }
         item.index = i;
@@ -112,6 +118,12 @@ static void on_generate(struct fake_router *r, int sock, const struct message_ge
         .type = MESSAGE_DONE,
         .done = {.id = g->id, .reason = FINISH_LENGTH, .prompt_tokens = 3, .seed = 42}};
 
+    if (atomic_exchange(&r->lose_generate, false)) {
+        r->lost = g->id;
+        atomic_fetch_add(&r->n_lost, 1);
+        close_after_this(r);
+        return;
+    }
     if (r->bulk != 0) {
         say_bulk(sock, &g->id, r->bulk);
         return;
@@ -124,6 +136,7 @@ static void on_generate(struct fake_router *r, int sock, const struct message_ge
         invariant(r->n_requests < FAKE_REQUESTS_MAX);
         request = &r->requests[r->n_requests++];
         *request = (struct fake_request){.id = g->id, .n_tokens = g->max_tokens};
+        atomic_fetch_add(&r->n_generates, 1);
     }
     if (!say_tokens(r, sock, request, g->resume_from))
         return;

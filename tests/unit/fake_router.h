@@ -40,7 +40,11 @@ struct fake_router {
     _Atomic uint32_t n_pings;
     _Atomic uint32_t n_hellos;
     _Atomic uint32_t bulk; /* if not 0: each generate is answered with so many 1 MiB messages */
-    _Atomic uint32_t cut_after; /* if not 0: so many tokens, then FAKE_CLOSE_SESSION; once */
+    _Atomic uint32_t cut_after;   /* if not 0: so many tokens, then FAKE_CLOSE_SESSION; once */
+    _Atomic bool lose_generate;   /* the next generate is lost with its session; once */
+    _Atomic uint32_t n_generates; /* requests begun */
+    _Atomic uint32_t n_lost;
+    struct request_id lost; /* the one that was; after n_lost */
     int hello;
     struct fake_session sessions[FAKE_SESSIONS_MAX];
     struct fake_request requests[FAKE_REQUESTS_MAX];

@@ -174,6 +174,26 @@ static void test_run_resumes_a_lost_session(void **state)
     unlink(path);
 }
 
+/* The session was lost before the router had read the generate: it comes again, with the same id.
+ */
+static void test_run_sends_again_what_never_arrived(void **state)
+{
+    char path[160], id[REQUEST_ID_TEXT_BYTES];
+
+    (void)state;
+    snprintf(path, sizeof path, "%s", write_file("prompt.txt", "x"));
+    atomic_store(&router.lose_generate, true);
+    assert_int_equal(
+        omni("run --url %s --prompt-file %s --max-tokens 20 --json 2>/dev/null", router.url, path),
+        0);
+    check_result(output, "be", 20);
+    assert_int_equal(router.n_lost, 1);
+    assert_int_equal(router.n_generates, 1);
+    request_id_format(&router.lost, id);
+    assert_non_null(strstr(output, id));
+    unlink(path);
+}
+
 static void test_chat(void **state)
 {
     (void)state;
@@ -287,6 +307,7 @@ int main(void)
         CLI_TEST(test_run_names_the_line_at_fault),
         CLI_TEST(test_run_tells_which_request_failed),
         CLI_TEST(test_run_resumes_a_lost_session),
+        CLI_TEST(test_run_sends_again_what_never_arrived),
         CLI_TEST(test_chat),
         CLI_TEST(test_status_and_cancel),
         CLI_TEST(test_tokenize),
