@@ -57,6 +57,8 @@ struct exchange_ops {
     /* Memory of arena block `block` of a worker, where KV copies start or end. */
     void *(*staging)(struct exchange *x, uint32_t worker, uint32_t block);
     enum exchange_peer (*peer)(struct exchange *x, uint32_t worker);
+    /* Its process, 0 while there is none.  NULL: workers here are no processes. */
+    uint32_t (*peer_pid)(struct exchange *x, uint32_t worker);
     /* Voids whatever job the slot holds, if nobody can touch it any more: 1 = the slot, and what
      * its job named, may change owner; 0 = its worker still has it.  No sweep may be in flight. */
     int (*slot_release)(struct exchange *x, uint32_t slot);
@@ -80,6 +82,11 @@ struct exchange {
     uint32_t n_q_max;
     uint32_t poll_us; /* 0: workers wake a sleeping engine; else it looks so often by itself */
 };
+
+static inline uint32_t exchange_peer_pid(struct exchange *x, uint32_t worker)
+{
+    return x->ops->peer_pid ? x->ops->peer_pid(x, worker) : 0;
+}
 
 static inline uint32_t exchange_n_slots(const struct exchange *x)
 {

@@ -89,6 +89,11 @@ static enum exchange_peer delay_peer(struct exchange *x, uint32_t worker)
     return inner->ops->peer(inner, worker);
 }
 
+static uint32_t delay_peer_pid(struct exchange *x, uint32_t worker)
+{
+    return exchange_peer_pid(delay_of(x)->inner, worker);
+}
+
 static int delay_slot_release(struct exchange *x, uint32_t slot)
 {
     struct exchange *inner = delay_of(x)->inner;
@@ -151,6 +156,7 @@ static const struct exchange_ops delay_ops = {
     .take = delay_take,
     .staging = delay_staging,
     .peer = delay_peer,
+    .peer_pid = delay_peer_pid,
     .slot_release = delay_slot_release,
     .n_blocks = delay_n_blocks,
     .set_owner = delay_set_owner,

@@ -114,6 +114,13 @@ static enum exchange_peer shm_peer(struct exchange *x, uint32_t worker)
     return EXCHANGE_PEER_ABSENT;
 }
 
+static uint32_t shm_peer_pid(struct exchange *x, uint32_t worker)
+{
+    const struct peer *peer = &shm_of(x)->peers[worker];
+
+    return peer->state == PEER_ALIVE || peer->state == PEER_LATE ? (uint32_t)peer->pid : 0;
+}
+
 static int shm_slot_release(struct exchange *x, uint32_t slot)
 {
     uint32_t s;
@@ -209,6 +216,7 @@ static const struct exchange_ops shm_ops = {
     .take = shm_take,
     .staging = shm_staging,
     .peer = shm_peer,
+    .peer_pid = shm_peer_pid,
     .slot_release = shm_slot_release,
     .n_blocks = shm_n_blocks,
     .set_owner = shm_set_owner,

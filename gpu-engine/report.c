@@ -1,5 +1,7 @@
 #include "gpu-engine/report.h"
 
+#include <string.h>
+
 #include "common/base/hash.h"
 
 /* clang-format off */
@@ -79,19 +81,24 @@ static uint32_t jobs_out(const struct engine *e, uint32_t worker)
     return n;
 }
 
+/* Field by field into zeroed memory, so that padding is the same in every report (state_hash). */
 static uint32_t list_workers(const struct engine *e, struct worker_state *workers)
 {
-    for (uint32_t w = 0; w < e->exchange->n_workers; w++)
-        workers[w] = (struct worker_state){
-            .worker = w,
-            .health = health(e->exchange->ops->peer(e->exchange, w)),
-            .blocks_free = e->workers[w].pool.n_free,
-            .blocks_total = e->workers[w].pool.n_blocks,
-            .resident = e->workers[w].n_resident,
-            .jobs = jobs_out(e, w),
-            .arena_bytes = e->workers[w].arena_bytes,
-            .huge_bytes = e->workers[w].huge_bytes,
-        };
+    memset(workers, 0, e->exchange->n_workers * sizeof *workers);
+    for (uint32_t i = 0; i < e->exchange->n_workers; i++) {
+        struct worker_state *w = &workers[i];
+
+        w->worker = i;
+        w->health = health(e->exchange->ops->peer(e->exchange, i));
+        w->blocks_free = e->workers[i].pool.n_free;
+        w->blocks_total = e->workers[i].pool.n_blocks;
+        w->resident = e->workers[i].n_resident;
+        w->jobs = jobs_out(e, i);
+        w->pid = exchange_peer_pid(e->exchange, i);
+        w->has_pid = w->pid != 0;
+        w->arena_bytes = e->workers[i].arena_bytes;
+        w->huge_bytes = e->workers[i].huge_bytes;
+    }
     return e->exchange->n_workers;
 }
 

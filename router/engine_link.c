@@ -454,6 +454,7 @@ void engine_on_state(struct router *router, struct engine_link *e, const struct 
         worker->blocks_total = w->blocks_total;
         worker->resident = w->resident;
         worker->jobs = w->jobs;
+        worker->pid = w->has_pid ? w->pid : 0;
         worker->arena_bytes = w->arena_bytes;
         worker->huge_bytes = w->huge_bytes;
     }

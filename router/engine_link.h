@@ -28,6 +28,7 @@ enum engine_state { ENGINE_ABSENT, ENGINE_READY, ENGINE_LOST, ENGINE_REFUSED };
 struct engine_worker {
     enum worker_health health;
     uint32_t blocks_free, blocks_total, resident, jobs;
+    uint32_t pid;            /* 0: no process */
     uint32_t blocks_claimed; /* blocks of outstanding requests that prefer it */
     uint64_t arena_bytes, huge_bytes;
 };

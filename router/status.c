@@ -9,9 +9,9 @@ static json_t *worker_json(const struct engine_link *e, uint32_t w)
 {
     const struct engine_worker *worker = &e->workers[w];
 
-    return json_pack("{s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I}", "index", (json_int_t)w, "state",
-                     worker_health_name(worker->health), "free_blocks",
-                     (json_int_t)worker->blocks_free, "total_blocks",
+    return json_pack("{s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "index", (json_int_t)w,
+                     "state", worker_health_name(worker->health), "pid", (json_int_t)worker->pid,
+                     "free_blocks", (json_int_t)worker->blocks_free, "total_blocks",
                      (json_int_t)worker->blocks_total, "resident", (json_int_t)worker->resident,
                      "jobs", (json_int_t)worker->jobs, "arena_bytes",
                      (json_int_t)worker->arena_bytes, "huge_bytes", (json_int_t)worker->huge_bytes);
@@ -31,6 +31,49 @@ static json_t *engine_json(const struct engine_link *e)
                      (json_int_t)e->sweeps, "kv", "total", (json_int_t)e->kv_blocks_total, "free",
                      (json_int_t)e->kv_blocks_free, "block_tokens", (json_int_t)e->block_tokens,
                      "workers", workers);
+}
+
+static void add_process(json_t *all, const char *program, uint32_t index, const char *state,
+                        uint32_t pid)
+{
+    json_array_append_new(all,
+                          json_pack("{s:s, s:I, s:s, s:I}", "program", program, "index",
+                                    (json_int_t)index, "state", state, "pid", (json_int_t)pid));
+}
+
+/* A worker serves all engines: the first one that knows its process tells. */
+static const struct engine_worker *find_worker(const struct router *router, uint32_t index)
+{
+    const struct engine_worker *known = NULL;
+
+    for (uint32_t i = 0; i < router->n_engines; i++) {
+        const struct engine_link *e = &router->engines[i];
+
+        if (index >= e->n_workers)
+            continue;
+        if (e->workers[index].pid != 0)
+            return &e->workers[index];
+        known = known ? known : &e->workers[index];
+    }
+    return known;
+}
+
+/* Programs, as their statistics pages name them.  Workers are not known before some engine is. */
+static json_t *processes_json(const struct router *router)
+{
+    json_t *all = json_array();
+    const struct engine_worker *worker;
+
+    add_process(all, "router", 0, "ready", (uint32_t)getpid());
+    for (uint32_t i = 0; i < router->n_engines; i++) {
+        const struct engine_link *e = &router->engines[i];
+        const bool there = e->state == ENGINE_READY || e->state == ENGINE_REFUSED;
+
+        add_process(all, "gpu-engine", i, engine_state_name(e->state), there ? e->pid : 0);
+    }
+    for (uint32_t w = 0; (worker = find_worker(router, w)) != NULL; w++)
+        add_process(all, "cpu-attnd", w, worker_health_name(worker->health), worker->pid);
+    return all;
 }
 
 static bool engine_is_complete(const struct engine_link *e)
@@ -134,15 +177,16 @@ char *status_json(const struct router *router, uint64_t now_ns)
     bool ready;
     json_t *engines = engines_json(router, &ready);
     json_t *all = json_pack(
-        "{s:b, s:s, s:I, s:{s:I, s:I, s:f}, s:{s:s, s:s, s:I}, s:{s:I, s:I}, s:o, s:o, s:o, s:o, "
-        "s:o}",
+        "{s:b, s:s, s:I, s:{s:I, s:I, s:f}, s:{s:s, s:s, s:I}, s:o, s:{s:I, s:I}, s:o, s:o, s:o, "
+        "s:o, s:o}",
         "ready", ready, "group", router->config.group_name, "no_engine_ms",
         no_engine_ms(router, now_ns), "router", "pid", (json_int_t)getpid(), "epoch",
         (json_int_t)router->epoch, "uptime_s", uptime_s, "model", "name", router->text.model_name,
-        "path", router->text.model_path, "n_ctx", (json_int_t)router->text.n_ctx, "sessions", "n",
-        (json_int_t)router->sessions.n, "max", (json_int_t)router->sessions.config.sessions_max,
-        "queues", queues_json(router, now_ns), "requests", requests_json(router), "engines",
-        engines, "counters", counters_json(router), "classes", classes_json(router));
+        "path", router->text.model_path, "n_ctx", (json_int_t)router->text.n_ctx, "processes",
+        processes_json(router), "sessions", "n", (json_int_t)router->sessions.n, "max",
+        (json_int_t)router->sessions.config.sessions_max, "queues", queues_json(router, now_ns),
+        "requests", requests_json(router), "engines", engines, "counters", counters_json(router),
+        "classes", classes_json(router));
     char *text = all ? json_dumps(all, JSON_COMPACT) : NULL;
 
     json_decref(all);

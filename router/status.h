@@ -5,8 +5,9 @@
  *   group, router{pid, epoch, uptime_s}, model{name, path, n_ctx}
  *   sessions{n, max}, queues[{class, length, max, oldest_ms}], requests{by state}
  *   engines[{index, state, pid, epoch, outstanding, running, waiting, offloaded, sweeps,
- *            kv{total, free, block_tokens}, workers[{index, state, free_blocks, total_blocks,
+ *            kv{total, free, block_tokens}, workers[{index, state, pid, free_blocks, total_blocks,
  *            resident, jobs, arena_bytes, huge_bytes}]}]
+ *   processes[{program, index, state, pid}]   pid 0: there is none
  *   counters{name: n}, classes{class: {name: n}}
  *
  * Allocates; not on the token path. */

@@ -1,6 +1,7 @@
 #include "proto/cli/status_pages.h"
 
 #include <dirent.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -34,7 +35,19 @@ static void add_value(void *page, const struct stats_name *name, uint64_t value)
         json_object_set_new(page, name->name, json_integer((json_int_t)value));
 }
 
-static void add_page(json_t *pages, const char *dir, const char *program, uint32_t index)
+/* A page outlives a program that was killed. */
+static void add_process(json_t *processes, const char *program, uint32_t index, pid_t pid)
+{
+    const bool lives = kill(pid, 0) == 0;
+
+    json_array_append_new(processes,
+                          json_pack("{s:s, s:I, s:s, s:I}", "program", program, "index",
+                                    (json_int_t)index, "state", lives ? "running" : "gone", "pid",
+                                    (json_int_t)(lives ? pid : 0)));
+}
+
+static void add_page(json_t *pages, json_t *processes, const char *dir, const char *program,
+                     uint32_t index)
 {
     struct stats_page page = STATS_NONE;
     struct error error;
@@ -43,6 +56,7 @@ static void add_page(json_t *pages, const char *dir, const char *program, uint32
         return; /* it went away meanwhile, or another version wrote it */
     json_t *object = json_pack("{s:s, s:I}", "program", program, "index", (json_int_t)index);
 
+    add_process(processes, program, index, (pid_t)segment_header(&page.segment)->creator_pid);
     stats_foreach(&page, add_value, object);
     stats_detach(&page);
     json_array_append_new(pages, object);
@@ -51,7 +65,7 @@ static void add_page(json_t *pages, const char *dir, const char *program, uint32
 json_t *status_pages_json(const struct omni_config *config)
 {
     char dir[SEGMENT_PATH_MAX], program[64];
-    json_t *pages = json_array();
+    json_t *pages = json_array(), *processes = json_array();
     uint32_t index;
 
     if (segment_dir_resolve(config->shm_dir, config->group_name, dir, sizeof dir) == 0) {
@@ -59,9 +73,9 @@ json_t *status_pages_json(const struct omni_config *config)
 
         for (struct dirent *e; d != NULL && (e = readdir(d)) != NULL;)
             if (parse_page_name(e->d_name, program, &index))
-                add_page(pages, dir, program, index);
+                add_page(pages, processes, dir, program, index);
         if (d != NULL)
             closedir(d);
     }
-    return json_pack("{s:n, s:o}", "router", "pages", pages);
+    return json_pack("{s:n, s:o, s:o}", "router", "processes", processes, "pages", pages);
 }

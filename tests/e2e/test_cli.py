@@ -129,6 +129,10 @@ def test_status(group):
                              (worker, "state", str), (worker, "arena_bytes", int), (worker, "huge_bytes", int)):
         assert isinstance(where.get(key), kind), (key, where)
     assert {one["class"] for one in status["queues"]} == {"ls", "be"}, status
+    pids = {(one["program"], one["index"]): one["pid"] for one in status["processes"]}
+    assert pids == {("router", 0): group.running["router"].pid, ("gpu-engine", 0): group.running["engine-0"].pid,
+                    ("cpu-attnd", 0): group.running["attnd-0"].pid}, (status["processes"], group.running)
+    assert worker["pid"] == pids["cpu-attnd", 0], worker
     assert "engines" in group.omni("status").stdout
 
 
@@ -137,6 +141,8 @@ def test_status_without_router(group):
     done = group.omni("status", "--json")
     status = json.loads(done.stdout)
     assert done.returncode == 3 and status["router"] is None and status["pages"], done
+    pids = {one["program"]: one["pid"] for one in status["processes"] if one["state"] == "running"}
+    assert pids == {"gpu-engine": group.running["engine-0"].pid, "cpu-attnd": group.running["attnd-0"].pid}, status
     assert any(page["program"] == "gpu-engine" and page.get("finished", 0) > 0 for page in status["pages"]), status
 
 

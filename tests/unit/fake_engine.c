@@ -70,7 +70,9 @@ static void say_state(struct turn *t)
         workers[w] = (struct worker_state){.worker = w,
                                            .health = WORKER_READY,
                                            .blocks_free = 100 * (w + 1),
-                                           .blocks_total = 1000};
+                                           .blocks_total = 1000,
+                                           .has_pid = true,
+                                           .pid = 5000 + w};
     const struct message m = {.type = MESSAGE_ENGINE_STATE,
                               .engine_state = {.kv_blocks_free = t->e->kv_blocks,
                                                .kv_blocks_total = t->e->kv_blocks,

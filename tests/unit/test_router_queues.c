@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cmocka_all.h"
 #include "common/base/clock.h"
@@ -68,6 +69,10 @@ static void test_requests_wait_for_an_engine(void **state)
     expect_script(&o, 0, 5);
     assert_int_equal(status_number(&b, "engines/0/pid"), 4711);
     assert_true(wait_status(&b, "ready", 1, FIXTURE_SOON_MS));
+    assert_int_equal(status_number(&b, "processes/0/pid"), getpid()); /* the router, in a thread */
+    assert_int_equal(status_number(&b, "processes/1/pid"), 4711);
+    assert_int_equal(status_number(&b, "processes/3/pid"), 5001);
+    assert_int_equal(status_number(&b, "engines/0/workers/1/pid"), 5001);
     assert_int_equal(status_number(&b, "classes/ls/length"), 1);
     assert_int_equal(status_number(&b, "counters/tokens_out"), 5);
     bare_close(&b);
