@@ -417,3 +417,20 @@ bool plan_enter(struct plan *p, uint32_t seq)
     p->d->enter[p->d->n_enter++] = seq;
     return true;
 }
+
+void plan_forget_enters(struct plan *p)
+{
+    for (uint32_t i = 0; i < p->d->n_enter; i++)
+        p->scratch->mark[p->d->enter[i]] = PLAN_IDLE;
+    p->d->n_enter = p->d->n_enter_b = 0;
+}
+
+bool plan_hand_over(struct plan *p, uint32_t seq)
+{
+    invariant(p->seqs[seq].place == SCHED_WAITING && !p->seqs[seq].latency_sensitive);
+    if (p->d->n_elsewhere == p->limits->elsewhere_max || !plan_is_idle(p, seq))
+        return false;
+    p->scratch->mark[seq] = PLAN_ELSEWHERE;
+    p->d->elsewhere[p->d->n_elsewhere++] = seq;
+    return true;
+}

@@ -10,6 +10,8 @@
 #ifndef OMNI_COMMON_SCHED_PLAN_H
 #define OMNI_COMMON_SCHED_PLAN_H
 
+#include <stddef.h>
+
 #include "common/sched/price.h"
 #include "common/sched/scheduler.h"
 
@@ -22,7 +24,7 @@ enum plan_group {
     PLAN_GROUPS
 };
 
-enum plan_mark { PLAN_IDLE, PLAN_IN_ROWS, PLAN_MOVES, PLAN_YIELDS, PLAN_ENTERS };
+enum plan_mark { PLAN_IDLE, PLAN_IN_ROWS, PLAN_MOVES, PLAN_YIELDS, PLAN_ENTERS, PLAN_ELSEWHERE };
 
 struct plan_list {
     uint32_t head, tail;
@@ -98,6 +100,11 @@ bool plan_move_in(struct plan *p, uint32_t seq);
 uint32_t plan_newest_decode(struct plan *p);
 
 bool plan_enter(struct plan *p, uint32_t seq);
+/* All entries are taken back. */
+void plan_forget_enters(struct plan *p);
+
+/* A waiting best-effort sequence goes to the CPU-only engine. */
+bool plan_hand_over(struct plan *p, uint32_t seq);
 
 static inline bool plan_is_idle(const struct plan *p, uint32_t seq)
 {
@@ -112,6 +119,14 @@ void plan_ls_decodes(struct plan *p);
 /* Latency-sensitive chunks while the sweep stays within budget_ns, at most rows of them.  The most
  * urgent gets a block's worth of rows in any case: prompts go on. */
 void plan_ls_chunks(struct plan *p, double budget_ns, uint32_t rows);
+
+/* Both by a number of tokens instead of time: decodes take from *left, chunks get the rest of it,
+ * a block's worth at least. */
+void plan_ls_by_tokens(struct plan *p, uint32_t *left);
+
+/* Tokens of a sweep: token_budget, or the largest chunk that slo_use_pct of the TPOT objective has
+ * time for. */
+uint32_t plan_token_budget(const struct plan *p);
 
 /* Best-effort decodes on the device while the sweep stays within budget_ns; the starved one always.
  * Sets be_stuck where one cannot grow. */
@@ -133,6 +148,13 @@ void plan_enters(struct plan *p, uint32_t n);
 
 /* Decodes that cannot grow, and no copy out under way that would help: the newest yields. */
 void plan_unstick(struct plan *p);
+
+/* The newest yield at once until all other decodes can grow in this very sweep. */
+void plan_preempt_for_decodes(struct plan *p);
+
+/* The newest decode goes out if fewer than reserve blocks are free, or somebody waited for blocks,
+ * and no other is on its way. */
+void plan_relieve(struct plan *p, uint32_t reserve);
 
 /* The oldest resident that may enter comes back, if `keep` blocks stay free beside all that it may
  * ever need. */

@@ -5,7 +5,6 @@
  * step; of these the one with most rows per time of the whole sweep is taken.  Rows go to prompts
  * in order, so a size means a prefix of a list of prompts. */
 #include <math.h>
-#include <stddef.h>
 
 #include "common/sched/plan.h"
 

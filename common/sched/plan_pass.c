@@ -1,5 +1,4 @@
 #include <math.h>
-#include <stddef.h>
 
 #include "common/sched/plan.h"
 
@@ -69,6 +68,17 @@ void plan_ls_chunks(struct plan *p, double budget_ns, uint32_t rows)
             p->chunk_left -= n;
         }
     }
+}
+
+void plan_ls_by_tokens(struct plan *p, uint32_t *left)
+{
+    uint32_t least = p->limits->block_tokens, chunk_before;
+
+    plan_ls_decodes(p);
+    *left -= smaller(*left, p->n_picked[PLAN_LS_DECODE]);
+    chunk_before = p->chunk_left;
+    plan_ls_chunks(p, INFINITY, larger(*left, least));
+    *left -= smaller(*left, chunk_before - p->chunk_left);
 }
 
 /* ---- Best effort ----------------------------------------------------------------------------- */
@@ -173,6 +183,20 @@ void plan_enters(struct plan *p, uint32_t n)
     }
 }
 
+uint32_t plan_token_budget(const struct plan *p)
+{
+    const struct sched_limits *l = p->limits;
+    struct latency_load none = {0};
+    uint32_t use = l->params.slo_use_pct != 0 ? l->params.slo_use_pct : 100;
+
+    if (l->params.token_budget != 0)
+        return l->params.token_budget;
+    if (l->tpot_slo_ns == 0)
+        return l->rows_max;
+    return larger(1, price_rows_within(&p->price, &none, 0, l->rows_max, UINT32_MAX,
+                                       (double)l->tpot_slo_ns * use / 100));
+}
+
 /* ---- Moves ----------------------------------------------------------------------------------- */
 
 void plan_unstick(struct plan *p)
@@ -192,4 +216,30 @@ void plan_copy_back(struct plan *p, uint32_t keep)
         return;
     if ((uint64_t)sched_promise(p->limits, s) + keep <= p->n_free)
         plan_move_in(p, seq);
+}
+
+void plan_relieve(struct plan *p, uint32_t reserve)
+{
+    const struct sched_state *s = p->state;
+
+    /* One at a time: its blocks come free when the copy has ended, and then one looks again. */
+    if (p->sums.n_leaving > 0 || (p->n_free >= reserve && !s->be_starved && !s->be_stuck))
+        return;
+    uint32_t newest = plan_newest_decode(p);
+    if (newest != SCHED_NONE)
+        plan_move_out(p, newest);
+}
+
+void plan_preempt_for_decodes(struct plan *p)
+{
+    uint32_t needed = 0;
+
+    for (uint32_t seq = plan_next(p, PLAN_BE_DECODE, SCHED_NONE); seq != SCHED_NONE;
+         seq = plan_next(p, PLAN_BE_DECODE, seq)) {
+        if (!plan_is_idle(p, seq))
+            continue;
+        needed += sched_growth(p->limits, &p->seqs[seq], p->seqs[seq].n_kv + 1);
+        while (needed > p->n_free && plan_yield(p))
+            continue;
+    }
 }

@@ -23,19 +23,6 @@ static void send_all_out(struct plan *p)
     }
 }
 
-/* One at a time: its blocks come free when the copy has ended, and then one looks again. */
-static void relieve_device(struct plan *p)
-{
-    const struct sched_state *s = p->state;
-    uint32_t reserve = plan_share(p, p->limits->params.auto_free_pct);
-
-    if (p->sums.n_leaving > 0 || (p->n_free >= reserve && !s->be_starved && !s->be_stuck))
-        return;
-    uint32_t newest = plan_newest_decode(p);
-    if (newest != SCHED_NONE)
-        plan_move_out(p, newest);
-}
-
 static void fill_device(struct plan *p)
 {
     if (!p->state->be_starved && p->sums.n_waiting == 0)
@@ -53,7 +40,7 @@ static void place(struct plan *p)
         send_all_out(p);
         break;
     case SCHED_OFFLOAD_AUTO:
-        relieve_device(p);
+        plan_relieve(p, plan_share(p, p->limits->params.auto_free_pct));
         fill_device(p);
         break;
     }

@@ -1,18 +1,17 @@
 /* policy_omni.c - ours: at each sweep the way to serve best effort that is worth most per time.
  *
  * DESIGN.  Latency-sensitive rows first: all decodes, then as many prompt rows as the tightest TPOT
- * objective leaves, less what returned rows will take.  Best effort gets the rest.
- *
- * What is scarce decides what comes first.  While the workers' arenas are less than half full and
- * the workers are not busy, prompts are scarce: chunks first, decodes in what they leave.  Else
- * decodes first.  No chunk may push a waiting latency-sensitive prompt past its due time.
+ * objective leaves.  Best effort gets the rest, less what returned rows will take: its decodes on
+ * the device, then chunks, in the size that gives most rows per time.  None of it may push a
+ * waiting latency-sensitive prompt past its due time.
  *
  * Placement.  Best effort decodes on the device while there is room; the newest leaves for a worker
  * when free blocks fall below what latency-sensitive growth needs (auto_free_pct) plus one waiting
  * prompt: that staging place is what feeds the workers.  Where the attention of its decodes costs
- * more than reading the weights a second time, workers come first: best effort leaves as soon as
- * they have time for it.  The oldest comes back when nobody waits, twice that room is free, and it
- * has not moved for be_settle_ns.
+ * more than reading the weights a second time, or than half of what is left for best effort while
+ * prompts are scarce (arenas less than half full, workers not busy), workers come first: best
+ * effort leaves as soon as they have time for it.  The oldest comes back when nobody waits, twice
+ * that room is free, and it has not moved for be_settle_ns.
  *
  * Two batches.  Alternating decodes (A) and chunks (B) on the device reads the weights twice, and
  * makes B's time the window in which A's offloaded rows ride along.  Both ways are priced:
@@ -26,7 +25,6 @@
  *
  * Reads: auto_free_pct, slo_use_pct, without (see enum sched_without). */
 #include <math.h>
-#include <stddef.h>
 
 #include "common/sched/plan.h"
 
@@ -39,6 +37,7 @@ struct omni {
     double job_ns, fixed_ns; /* of a mean resident's job, per layer */
     double rate;             /* tokens per ns that the workers can read for */
     uint32_t n_residents;
+    double returned; /* rows per layer that came back of late; 0 if nobody is under way */
     bool can_offload;
     bool prompts_scarce, workers_busy, workers_first;
 };
@@ -162,6 +161,21 @@ static void judge(struct omni *o)
         o->can_offload && !without(o, SCHED_WITHOUT_PLACEMENT) && decode_attention_ns(o) > read_ns;
 }
 
+/* Room for the rows that workers can return in a sweep that takes its whole budget; beyond what
+ * they returned of late, or best effort filled up for good what they once left unused. */
+static void reserve_for_returned(struct omni *o)
+{
+    struct plan *p = &o->p;
+    double window_ns = price_attention_ns(&p->price, &p->d->load) / o->n_layers;
+    double sweep_ns = isinf(o->budget_ns) ? 0 : o->budget_ns;
+    double rows = fmin(worker_tokens(o, sweep_ns, window_ns), p->limits->returned_max);
+
+    if (p->sums.n_under_way + p->sums.n[PLAN_RESIDENT] == 0)
+        return;
+    o->returned = p->state->returned_rows;
+    price_set_returned(&p->price, &p->d->load, fmax(rows, o->returned));
+}
+
 /* ---- Placement ------------------------------------------------------------------------------- */
 
 static void set_reserves(struct omni *o)
@@ -255,17 +269,18 @@ static void give_chunks(struct omni *o)
         plan_be_chunks_by_stairs(p, budget_ns, o->reserve);
 }
 
+/* Decodes first: their prompts are paid for.  Where they leave no time for prompts although workers
+ * are idle, judge sends them there. */
 static void give_best_effort(struct omni *o)
 {
-    double until = o->budget_ns;
+    /* A starved prompt's few rows come first, so that nothing is filled up that they would burst.
+     */
+    if (o->p.starved[PLAN_BE_PREFILL] != SCHED_NONE)
+        plan_be_chunks(&o->p, 0, o->p.limits->block_tokens, o->reserve);
+    double until = price_ns(&o->p.price, &o->p.d->load) + ttft_slack_ns(o);
 
-    if (o->prompts_scarce)
-        give_chunks(o);
-    /* Decodes may not push prompts past their due time either. */
-    until = fmin(until, price_ns(&o->p.price, &o->p.d->load) + ttft_slack_ns(o));
-    plan_be_decodes(&o->p, until, UINT32_MAX);
-    if (!o->prompts_scarce)
-        give_chunks(o);
+    plan_be_decodes(&o->p, fmin(o->budget_ns, until), UINT32_MAX);
+    give_chunks(o);
 }
 
 /* ---- Returned rows --------------------------------------------------------------------------- */
@@ -398,6 +413,8 @@ static void close(struct omni *o)
         split = two.sweep_ns <= o->budget_ns && two.per_ns > one.per_ns;
     }
     fund_waiting(o, split ? &two : &one);
+    price_set_returned(&o->p.price, &o->p.d->load,
+                       o->returned); /* predicted: what they do return */
     plan_close(&o->p, split);
 }
 
@@ -410,6 +427,7 @@ static void decide(const struct sched_state *state, struct sched_decision *d)
     look_at_workers(&o);
     plan_ls_decodes(&o.p);
     plan_ls_chunks(&o.p, o.budget_ns, UINT32_MAX);
+    reserve_for_returned(&o);
     set_reserves(&o);
     judge(&o);
     place(&o);

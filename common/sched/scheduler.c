@@ -70,7 +70,10 @@ void sched_decision_fini(struct sched_decision *d)
 
 /* ---- Policies -------------------------------------------------------------------------------- */
 
-static const struct sched_policy *const policies[] = {&policy_omni, &policy_group, NULL};
+static const struct sched_policy *const policies[] = {
+    &policy_omni,     &policy_paper,    &policy_sync,
+    &policy_headroom, &policy_ls_first, &policy_harvest,
+    &policy_stream,   &policy_group,    NULL};
 
 const struct sched_policy *const *sched_policies(void)
 {
@@ -80,7 +83,7 @@ const struct sched_policy *const *sched_policies(void)
 const struct sched_policy *sched_policy_find(const char *name, const char **known)
 {
     if (known != NULL)
-        *known = "omni, group";
+        *known = "omni, paper, sync, headroom, ls-first, harvest, stream, group";
     for (uint32_t i = 0; policies[i] != NULL; i++) {
         if (strcmp(policies[i]->name, name) == 0)
             return policies[i];

@@ -20,7 +20,7 @@ enum {
     N_LOADS = 4,
     ROUNDS_MAX = 100000,
     POLICIES_MAX = 16,
-    TPOT_SLO_MS = 150
+    TPOT_SLO_MS = 90
 };
 
 /* Of 100 best-effort requests: waiting, decoding on the device, in an arena; the rest moves. */
@@ -50,7 +50,8 @@ static void add_latency_sensitive(struct sched_fixture *f)
     for (uint32_t i = 0; i < N_LS; i++) {
         bool prompt = i % 4 == 3;
 
-        fixture_add(f, 0, prompt ? SCHED_WAITING : SCHED_DEVICE, 200 + fixture_below(f, 2000));
+        fixture_add(f, 0, prompt ? SCHED_WAITING : SCHED_DEVICE,
+                    prompt ? 8 + fixture_below(f, 24) : 200 + fixture_below(f, 2000));
     }
 }
 

@@ -1,0 +1,68 @@
+/* policy_harvest.c - the device alone, filled with best effort up to what the latency model allows.
+ *
+ * Stands for ConServe (arXiv 2410.01228) and HyGen (arXiv 2501.14808); read: their
+ * abstracts and summaries of both; no code.  From there: latency-sensitive work first;
+ * then best-effort decodes and prompts while the predicted iteration stays within the objective;
+ * best-effort KV is copied to host memory as it is made (ConServe's incremental checkpoints), so
+ * that preempting costs next to nothing, and is brought back, the oldest first and before new
+ * prompts begin.  HyGen finds the share of the objective offline, which is slo_use_pct here.
+ *
+ * Not expressed: preemption inside an iteration, at layer safepoints; a sweep is bounded by
+ * sweep_max_ns instead.  HyGen's order by shared prefixes: prompts are taken by age.
+ *
+ * Of the device it needs `checkpoint`; arenas serve as swap space, nobody decodes there.
+ * Reads: auto_free_pct, slo_use_pct. */
+#include "common/sched/plan.h"
+
+/* Preempted ones go on before anybody begins; what the next needs is kept free of new prompts. */
+static uint32_t resume(struct plan *p, uint32_t reserve)
+{
+    for (uint32_t seq = plan_next(p, PLAN_RESIDENT, SCHED_NONE); seq != SCHED_NONE;
+         seq = plan_next(p, PLAN_RESIDENT, seq)) {
+        const struct sched_seq *s = &p->seqs[seq];
+        uint32_t need = sched_growth(p->limits, s, s->n_kv + s->n_todo);
+        bool settled =
+            s->last_move_ns == 0 || s->last_move_ns + p->limits->be_settle_ns <= p->state->now_ns;
+
+        if (!settled || (uint64_t)need + reserve > p->n_free || !plan_move_in(p, seq))
+            return need;
+    }
+    return 0;
+}
+
+/* Checkpoints make a move cheap: as many as it takes.  Without swap space they are dropped. */
+static void preempt(struct plan *p, uint32_t reserve)
+{
+    while (p->n_free + p->sums.leaving_blocks < reserve && p->copies_left > 0) {
+        uint32_t newest = plan_newest_decode(p);
+        if (newest == SCHED_NONE)
+            break;
+        plan_move_out(p, newest);
+    }
+    plan_unstick(p);
+}
+
+static void decide(const struct sched_state *state, struct sched_decision *d)
+{
+    struct plan p;
+    double budget_ns;
+    uint32_t keep;
+
+    plan_open(&p, state, d);
+    budget_ns = plan_budget(&p);
+    plan_ls_decodes(&p);
+    plan_ls_chunks(&p, budget_ns, UINT32_MAX);
+    keep = plan_share(&p, p.limits->params.auto_free_pct);
+    preempt(&p, keep + (state->be_stuck ? p.limits->n_groups : 0));
+    if (d->n_out == 0 && d->n_yield == 0 && !state->be_stuck)
+        keep += resume(&p, keep);
+    plan_be_decodes(&p, budget_ns, UINT32_MAX);
+    plan_be_chunks(&p, budget_ns, UINT32_MAX, keep);
+    d->checkpoint = p.limits->n_workers > 0;
+    plan_close(&p, false);
+}
+
+const struct sched_policy policy_harvest = {
+    .name = "harvest",
+    .doc = "device only, best effort fills what the latency model leaves, KV swapped to host",
+    .decide = decide};
