@@ -228,8 +228,8 @@ bool batch_build(struct engine *e)
     if (placement_decodes_on_device(e))
         add_decodes(e, n, false);
     add_enters(e, n);
-    b->n_back = e->ops->n_returned(e->device, &b->n_back_layers);
-    return b->n_rows > 0 || b->n_enter > 0 || b->n_back > 0;
+    uint32_t n_back = e->ops->n_returned(e->device, &b->offloaded);
+    return b->n_rows > 0 || b->n_enter > 0 || n_back > 0;
 }
 
 void batch_submit(struct engine *e)

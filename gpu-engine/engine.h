@@ -87,6 +87,11 @@ struct engine_worker {
     uint64_t arena_bytes, huge_bytes; /* of its arena; how much is on huge pages */
 };
 
+/* A share, as two moving averages over sweeps. */
+struct engine_chance {
+    double tried, met;
+};
+
 /* Scratch of the sweep that is built, and who is in it while it is in flight. */
 struct engine_batch {
     struct device_seq *seqs;
@@ -94,8 +99,7 @@ struct engine_batch {
     uint32_t n_seqs, n_rows;
     struct latency_load load; /* what the latency model knows of it */
     struct latency_prediction predicted;
-    uint32_t n_under_way;           /* offloaded rows, those that enter included */
-    uint32_t n_back, n_back_layers; /* of them, those whose job has returned; at so many layers */
+    struct device_offloaded offloaded; /* rows that are under way in slots */
     struct device_enter *enters;
     uint32_t n_enter;
     struct device_pick *picks;
@@ -142,8 +146,9 @@ struct engine {
     uint64_t sweep; /* number of the last one submitted */
     struct latency_model latency;
     struct accuracy accuracy;
-    double more_returned[2]; /* merged rows per row under way, beside those that were back before
-                                the sweep began, without and with common rows; moving averages */
+    /* Of jobs, in sweeps without and with common rows: those that are posted and back before the
+     * output projection; those that were out when the sweep began and are back by then. */
+    struct engine_chance ride[2], late[2];
     struct sweep_log sweep_log;
 
     struct engine_token_item *items; /* [n_sequences] of one engine_tokens message */

@@ -1,6 +1,7 @@
 #include "gpu-engine/foresight.h"
 
-#include <math.h>
+#include <assert.h>
+#include <string.h>
 
 #include "common/base/clock.h"
 
@@ -9,28 +10,32 @@ static const double weight = 1.0 / 16;
 
 /* ---- Before the sweep ------------------------------------------------------------------------ */
 
-/* Offloaded rows under way, those that enter now included. */
-static uint32_t rows_under_way(const struct engine *e)
+static double chance(const struct engine_chance *c)
 {
-    uint32_t n = 0, n_resident = e->sequences.n_in_state[SEQUENCE_RESIDENT];
-
-    for (uint32_t i = 0; i < e->sequences.n && n < n_resident; i++) {
-        const struct sequence *s = &e->sequences.all[i];
-        n += s->state == SEQUENCE_RESIDENT && s->in_slot;
-    }
-    return n;
+    return c->tried > 0 ? c->met / c->tried : 0;
 }
+
+static void learn(struct engine_chance *c, uint32_t tried, uint32_t met)
+{
+    if (tried == 0)
+        return;
+    c->tried += weight * (tried - c->tried);
+    c->met += weight * (met - c->met);
+}
+
+static_assert(sizeof(struct device_offloaded) == sizeof(struct latency_offloaded),
+              "a device's rows by layer are copied to the model's");
 
 void foresight_predict(struct engine *e)
 {
     struct engine_batch *b = &e->batch;
+    struct latency_offloaded rows;
+    bool common = b->n_rows > 0;
 
-    b->n_under_way = rows_under_way(e);
+    memcpy(&rows, &b->offloaded, sizeof rows);
     b->load.n_entering = b->n_enter;
-    double more = e->more_returned[b->n_rows > 0] * b->n_under_way;
-    b->load.returned_rows = b->n_back + more;
-    /* A row that comes in between is rarely at a layer where another one is. */
-    b->load.returned_layers = fmin(b->n_back_layers + more, e->geometry.n_layers);
+    latency_load_set_returned(&e->latency, &b->load, &rows, b->n_enter, chance(&e->ride[common]),
+                              chance(&e->late[common]));
     b->predicted = latency_predict(&e->latency, &b->load);
     latency_arrivals(&e->latency, &b->load, b->arrivals);
     sweep_log_predicted(&e->sweep_log, e->sweep + 1, &b->load, &b->predicted);
@@ -77,13 +82,18 @@ static struct returned count_returned(const struct engine *e, const struct devic
     return r;
 }
 
-static void learn_returned(struct engine *e, const struct returned *r)
+static void learn_chances(struct engine *e, uint32_t n_posted, const struct returned *r)
 {
-    const struct engine_batch *b = &e->batch;
-    double *more = &e->more_returned[b->n_rows > 0];
+    const struct device_offloaded *rows = &e->batch.offloaded;
+    bool common = e->batch.n_rows > 0;
+    uint32_t n_back = 0, n_out = 0;
 
-    if (b->n_under_way > 0 && r->n >= b->n_back)
-        *more += weight * ((double)(r->n - b->n_back) / b->n_under_way - *more);
+    for (uint32_t l = 0; l < e->geometry.n_layers; l++) {
+        n_back += rows->back[l];
+        n_out += rows->out[l];
+    }
+    learn(&e->ride[common], n_posted, r->n_ridden);
+    learn(&e->late[common], n_out, r->n > r->n_ridden + n_back ? r->n - r->n_ridden - n_back : 0);
 }
 
 void foresight_observe(struct engine *e, const struct device_done *done)
@@ -100,7 +110,7 @@ void foresight_observe(struct engine *e, const struct device_done *done)
     sweep_log_measured(&e->sweep_log, &outcome);
     if (e->latency.head.n > 0)
         accuracy_add(&e->accuracy, latency_accuracy(b->predicted.total_ns, measured.total_ns));
-    learn_returned(e, &r);
+    learn_chances(e, done->n_posted, &r);
     /* Held against the rows that did return, else their number would pass for speed. */
     b->load.returned_rows = r.n;
     b->load.returned_layers = r.n_layers;

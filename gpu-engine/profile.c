@@ -287,7 +287,6 @@ static int take_head(struct latency_model *m, const struct profile_subject *s, s
         if (rows[i] <= s->seqs_max && rows[i] <= s->rows_max)
             rc = add_step(&whole, &m->head, DEVICE_SHAPE_HEAD, rows[i]);
     }
-    latency_stairs_smooth(&m->head);
     return rc;
 }
 

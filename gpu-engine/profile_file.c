@@ -167,8 +167,8 @@ static void print_stairs(FILE *out, const char *field, const struct latency_stai
     fputc('\n', out);
 }
 
-/* "rows:ns rows:ns ...", ascending in both; false: it is not. */
-static bool parse_stairs(char *text, struct latency_stairs *s)
+/* "rows:ns rows:ns ...", ascending in rows, and in time if it must; false: it is not. */
+static bool parse_stairs(char *text, struct latency_stairs *s, bool must_ascend)
 {
     char *end;
 
@@ -181,7 +181,8 @@ static bool parse_stairs(char *text, struct latency_stairs *s)
             return false;
         s->rows[s->n] = (uint32_t)rows;
         text = end + 1;
-        if (!parse_ns(&text, &s->ns[s->n]) || (s->n > 0 && s->ns[s->n] < s->ns[s->n - 1]))
+        if (!parse_ns(&text, &s->ns[s->n]) ||
+            (must_ascend && s->n > 0 && s->ns[s->n] < s->ns[s->n - 1]))
             return false;
         if (*text == ' ')
             text++;
@@ -191,7 +192,8 @@ static bool parse_stairs(char *text, struct latency_stairs *s)
     return s->n > 0;
 }
 
-static void walk_stairs(struct walk *w, const char *field, struct latency_stairs *s)
+static void walk_stairs(struct walk *w, const char *field, struct latency_stairs *s,
+                        bool must_ascend)
 {
     char line[LINE_MAX_BYTES], *text;
 
@@ -200,7 +202,7 @@ static void walk_stairs(struct walk *w, const char *field, struct latency_stairs
         return;
     }
     text = next_value(w, field, line);
-    if (text != NULL && !parse_stairs(text, s))
+    if (text != NULL && !parse_stairs(text, s, must_ascend))
         refuse(w, field, "is no ascending list of rows:ns", text);
 }
 
@@ -247,7 +249,7 @@ static void walk_kind(struct walk *w, uint32_t i, struct latency_kind *k)
         walk_ns(w, field, numbers[n].value);
     }
     snprintf(field, sizeof field, "kind.%u.dense", i);
-    walk_stairs(w, field, &k->dense);
+    walk_stairs(w, field, &k->dense, true);
 }
 
 static void walk_kv_type(struct walk *w, uint32_t *type)
@@ -284,7 +286,7 @@ static void walk_profile(struct walk *w, struct profile *p)
     walk_kinds(w, m);
     walk_ns(w, "fixed_ns", &m->fixed_ns);
     walk_ns(w, "row_ns", &m->row_ns);
-    walk_stairs(w, "head", &m->head);
+    walk_stairs(w, "head", &m->head, false); /* few rows: one can cost more than two */
     for (uint32_t k = 0; k < m->n_kinds && w->rc == 0; k++)
         walk_kind(w, k, &m->kind[k]);
 }

@@ -60,6 +60,29 @@ void latency_load_add_chunk(const struct latency_model *m, struct latency_load *
     load->n_out += sampled;
 }
 
+/* ride + ride^2 + ... + ride^n: layers that a row gets on, of n. */
+static double rides(double ride, uint32_t n)
+{
+    return ride < 1 ? ride * (1 - pow(ride, n)) / (1 - ride) : n;
+}
+
+void latency_load_set_returned(const struct latency_model *m, struct latency_load *load,
+                               const struct latency_offloaded *rows, uint32_t n_entering,
+                               double ride, double late)
+{
+    double n_rows = n_entering * rides(ride, m->n_layers), n_layers = n_rows;
+
+    for (uint32_t l = 0; l < m->n_layers; l++) {
+        double merged = rows->back[l] + late * rows->out[l];
+        double further = merged * rides(ride, m->n_layers - 1 - l);
+
+        n_rows += merged + further;
+        n_layers += fmin(merged, 1) + further; /* rows under way rarely meet */
+    }
+    load->returned_rows = n_rows;
+    load->returned_layers = fmin(n_layers, m->n_layers);
+}
+
 /* ---- Prediction ------------------------------------------------------------------------------ */
 
 static double between(const struct latency_stairs *s, uint32_t i, double rows)
@@ -97,16 +120,31 @@ double latency_dense_ns(const struct latency_model *m, uint32_t layer, double ro
     return m->correction[LATENCY_DENSE].factor * latency_stairs_at(&kind_of(m, layer)->dense, rows);
 }
 
+static double prefill_ns(const struct latency_model *m, uint32_t layer,
+                         const struct latency_load *load)
+{
+    const struct latency_kind *k = kind_of(m, layer);
+
+    return m->correction[LATENCY_PREFILL].factor *
+           (k->pa_a * load->c_pa[m->kind_of[layer]] + k->pa_h * load->n_chunk_rows +
+            k->pa_b * load->n_chunks);
+}
+
+static double decode_ns(const struct latency_model *m, uint32_t layer,
+                        const struct latency_load *load)
+{
+    const struct latency_kind *k = kind_of(m, layer);
+
+    if (load->n_decodes == 0)
+        return 0;
+    return m->correction[LATENCY_DECODE].factor *
+           (k->da_a * load->c_da[m->kind_of[layer]] + k->da_h * load->n_decodes + k->da_b);
+}
+
 double latency_attention_ns(const struct latency_model *m, uint32_t layer,
                             const struct latency_load *load)
 {
-    const struct latency_kind *k = kind_of(m, layer);
-    double c_pa = load->c_pa[m->kind_of[layer]], c_da = load->c_da[m->kind_of[layer]];
-    double ns = k->pa_a * c_pa + k->pa_h * load->n_chunk_rows + k->pa_b * load->n_chunks;
-
-    if (load->n_decodes > 0)
-        ns += k->da_a * c_da + k->da_h * load->n_decodes + k->da_b;
-    return m->correction[LATENCY_ATTENTION].factor * ns;
+    return prefill_ns(m, layer, load) + decode_ns(m, layer, load);
 }
 
 /* A layer of the sweep: its expected time, whether any row reaches it or not. */
@@ -139,9 +177,11 @@ struct latency_prediction latency_predict(const struct latency_model *m,
 
     for (uint32_t l = 0; l < m->n_layers; l++) {
         p.dense_ns += dense_expected_ns(m, l, load);
-        p.attention_ns += latency_attention_ns(m, l, load);
+        p.prefill_ns += prefill_ns(m, l, load);
+        p.decode_ns += decode_ns(m, l, load);
     }
     p.return_ns = m->return_ns * load->returned_rows;
+    p.attention_ns = p.prefill_ns + p.decode_ns;
     p.busy_ns = p.dense_ns + p.attention_ns + p.head_ns + p.fixed_ns + p.return_ns;
     p.total_ns = m->correction[LATENCY_STOLEN].factor * p.busy_ns;
     return p;
@@ -175,17 +215,27 @@ double latency_job_ns(const struct latency_model *m, uint32_t worker, double kv_
     return w->fixed_ns + (w->bytes_per_ns > 0 ? kv_bytes / w->bytes_per_ns : 0);
 }
 
+static double total_with(const struct latency_model *m, const struct latency_load *load,
+                         uint32_t before, uint32_t n, bool sampled)
+{
+    struct latency_load with = *load;
+
+    if (n > 0)
+        latency_load_add_chunk(m, &with, before, n, sampled);
+    return latency_predict(m, &with).total_ns;
+}
+
 uint32_t latency_chunk_within(const struct latency_model *m, const struct latency_load *load,
                               uint32_t before, uint32_t n, double budget_ns)
 {
-    uint32_t low = 0, high = n;
+    uint32_t low = 0, high = n > 0 ? n - 1 : 0;
 
+    if (n == 0 || total_with(m, load, before, n, true) <= budget_ns)
+        return n;
     while (low < high) {
         uint32_t mid = low + (high - low + 1) / 2;
-        struct latency_load with = *load;
 
-        latency_load_add_chunk(m, &with, before, mid, mid == n);
-        if (latency_predict(m, &with).total_ns <= budget_ns)
+        if (total_with(m, load, before, mid, false) <= budget_ns)
             low = mid;
         else
             high = mid - 1;
@@ -256,6 +306,10 @@ void latency_observe(struct latency_model *m, const struct latency_load *load,
     if (measured->busy_ns < busy_enough * measured->total_ns)
         return;
     take_dense(m, &p, load->returned_rows, measured->dense_ns);
-    take_module(m, LATENCY_ATTENTION, measured->attention_ns, p.attention_ns);
+    /* One measured time for both: a sweep with a chunk tells of the chunk, which is most of it. */
+    if (load->n_chunks > 0)
+        take_module(m, LATENCY_PREFILL, measured->attention_ns - p.decode_ns, p.prefill_ns);
+    else
+        take_module(m, LATENCY_DECODE, measured->attention_ns, p.decode_ns);
     take_module(m, LATENCY_HEAD, measured->head_ns, p.head_ns);
 }

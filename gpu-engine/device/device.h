@@ -24,6 +24,7 @@
 struct device;
 struct exchange;
 struct model;
+struct sim_setup;
 
 enum {
     DEVICE_BATCHES = 2, /* A: decode rows; B: a chunk run between A's layers (two-batch sweeps) */
@@ -134,6 +135,12 @@ struct device_done {
     int error; /* 0 or -errno: the sweep did not happen */
 };
 
+/* Offloaded rows by layer. */
+struct device_offloaded {
+    uint16_t back[KV_LAYERS_MAX]; /* whose job has returned */
+    uint16_t out[KV_LAYERS_MAX];  /* whose job has not */
+};
+
 enum device_copy_direction { DEVICE_COPY_OUT, DEVICE_COPY_IN };
 
 /* Blocks between the device's KV and staging memory, beside compute.  On the cpu device staging is
@@ -179,6 +186,7 @@ struct device_config {
     uint32_t copies_max; /* copies in flight */
     void (*notify)(void *);
     void *notify_arg;
+    const struct sim_setup *sim; /* device/sim alone: its timing and its clock */
 };
 
 struct device_caps {
@@ -202,8 +210,9 @@ struct device_ops {
     /* 1: a sweep ended (*out valid until the next poll); 0: none. */
     int (*poll)(struct device *d, struct device_done *out);
     /* Number of offloaded rows whose job has come back and that no sweep has merged: worth a sweep
-     * although there is no common row.  *n_layers: at how many layers they wait. */
-    uint32_t (*n_returned)(struct device *d, uint32_t *n_layers);
+     * although there is no common row.  *rows: where all offloaded rows wait; empty
+     * while a sweep is in flight. */
+    uint32_t (*n_returned)(struct device *d, struct device_offloaded *rows);
     /* -EAGAIN: copies_max are under way. */
     int (*copy)(struct device *d, const struct device_copy *copy, uint64_t *ticket);
     /* 1: the copy has ended; 0: not yet. */

@@ -200,6 +200,36 @@ static void test_returned_rows_alone_skip_layers(void **state)
     assert_near(total(&m, &load), 0, 0);
 }
 
+static double power_sum(double x, uint32_t n)
+{
+    double sum = 0, power = 1;
+
+    for (uint32_t i = 0; i < n; i++)
+        sum += power *= x;
+    return sum;
+}
+
+/* Against sums written out. */
+static void test_expected_returns(void **state)
+{
+    struct latency_model m;
+    struct latency_load load = {.n_rows = 0};
+    struct latency_offloaded rows = {.back = {[1] = 1, [5] = 2}, .out = {[3] = 1}};
+
+    (void)state;
+    latency_init(&m, N_LAYERS);
+    latency_load_set_returned(&m, &load, &rows, 0, 0, 0); /* nothing rides: those that are back */
+    assert_near(load.returned_rows, 3, 1e-9);
+    assert_near(load.returned_layers, 2, 1e-9);
+    latency_load_set_returned(&m, &load, &rows, 1, 1, 1); /* all ride: to the end */
+    assert_near(load.returned_rows, 5 + 2 + 3 + N_LAYERS, 1e-9);
+    assert_near(load.returned_layers, N_LAYERS, 1e-9);
+    latency_load_set_returned(&m, &load, &rows, 2, 0.8, 0.3);
+    double expected =
+        (1 + power_sum(0.8, 4)) + 2 + 0.3 * (1 + power_sum(0.8, 2)) + 2 * power_sum(0.8, N_LAYERS);
+    assert_near(load.returned_rows, expected, 1e-9);
+}
+
 static void test_arrivals_ascend_and_end_before_the_sweep(void **state)
 {
     struct latency_model m;
@@ -345,6 +375,9 @@ static void test_correction_is_bounded(void **state)
 
     (void)state;
     fresh(&m, &load);
+    memset(&load, 0, sizeof load);
+    latency_load_add_decode(&m, &load, 500,
+                            true); /* without a chunk, which has a factor of its own */
     const struct latency_prediction bare = latency_predict(&m, &load);
     const struct latency_measured never = times(&bare, 1e6), at_once = times(&bare, 1e-6);
     for (int i = 0; i < 2 * LATENCY_WINDOW; i++)
@@ -408,13 +441,13 @@ static void test_correction_of_a_module_that_did_not_run(void **state)
     (void)state;
     seed = 6;
     draw_model(&m);
-    double attention = m.correction[LATENCY_ATTENTION].factor;
+    double decode = m.correction[LATENCY_DECODE].factor;
     double head = m.correction[LATENCY_HEAD].factor;
     for (int i = 0; i < LATENCY_WINDOW; i++)
         latency_observe(&m, &load, &seen);
-    assert_near(m.correction[LATENCY_ATTENTION].factor, attention, 0);
+    assert_near(m.correction[LATENCY_DECODE].factor, decode, 0);
     assert_near(m.correction[LATENCY_HEAD].factor, head, 0);
-    assert_int_equal(m.correction[LATENCY_ATTENTION].ratios.n, 0);
+    assert_int_equal(m.correction[LATENCY_PREFILL].ratios.n, 0);
 }
 
 int main(void)
@@ -425,6 +458,7 @@ int main(void)
         cmocka_unit_test(test_predictions_grow_with_the_load),
         cmocka_unit_test(test_prediction_is_the_sum_of_its_layers),
         cmocka_unit_test(test_returned_rows_alone_skip_layers),
+        cmocka_unit_test(test_expected_returns),
         cmocka_unit_test(test_arrivals_ascend_and_end_before_the_sweep),
         cmocka_unit_test(test_job_time),
         cmocka_unit_test(test_accuracy),

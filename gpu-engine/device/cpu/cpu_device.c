@@ -291,14 +291,14 @@ static int cpu_poll(struct device *d, struct device_done *out)
     return ended;
 }
 
-static uint32_t cpu_n_returned(struct device *d, uint32_t *n_layers)
+static uint32_t cpu_n_returned(struct device *d, struct device_offloaded *rows)
 {
     pthread_mutex_lock(&d->lock);
     bool busy = d->n_submitted != d->n_completed;
     pthread_mutex_unlock(&d->lock);
     /* With a sweep in flight its picks answer the question. */
-    *n_layers = 0;
-    return busy ? 0 : cpu_slots_n_returned(d, n_layers);
+    memset(rows, 0, sizeof *rows);
+    return busy ? 0 : cpu_slots_n_returned(d, rows);
 }
 
 static uint64_t cpu_now(const struct device *d)

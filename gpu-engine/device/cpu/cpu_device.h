@@ -139,7 +139,7 @@ void cpu_slots_enter(struct device *d, struct cpu_sweep *s);
 void cpu_slots_post(struct device *d, struct cpu_sweep *s, uint32_t l);
 /* Picks returned rows of layer l and appends them to the active rows. */
 void cpu_slots_pick(struct device *d, struct cpu_sweep *s, uint32_t l);
-uint32_t cpu_slots_n_returned(struct device *d, uint32_t *n_layers);
+uint32_t cpu_slots_n_returned(struct device *d, struct device_offloaded *rows);
 
 /* Appends a part of n rows to the active rows; returns its index. */
 uint32_t cpu_part_add(struct device *d, uint32_t source, uint32_t pos, uint32_t n, float *x);

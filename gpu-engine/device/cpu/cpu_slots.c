@@ -196,27 +196,21 @@ void cpu_slots_pick(struct device *d, struct cpu_sweep *s, uint32_t l)
         take_slot(d, s, l, s->picked[log->first + i]);
 }
 
-static bool has_returned(const struct device *d, uint32_t slot)
+uint32_t cpu_slots_n_returned(struct device *d, struct device_offloaded *rows)
 {
-    return d->pick_slots[slot].state == PICK_SLOT_POSTED &&
-           d->pick_slots[slot].generation == d->done_generation[slot];
-}
-
-uint32_t cpu_slots_n_returned(struct device *d, uint32_t *n_layers)
-{
-    bool seen[KV_LAYERS_MAX] = {false};
     uint32_t n = 0;
 
-    *n_layers = 0;
     if (d->n_jobs_out == 0)
         return 0;
     d->config.exchange->ops->poll_done(d->config.exchange, d->done_generation);
     for (uint32_t i = 0; i < d->n_slots; i++) {
-        if (!has_returned(d, i))
+        const struct pick_slot *slot = &d->pick_slots[i];
+        bool back = slot->generation == d->done_generation[i];
+
+        if (slot->state != PICK_SLOT_POSTED)
             continue;
-        n++;
-        *n_layers += !seen[d->pick_slots[i].layer];
-        seen[d->pick_slots[i].layer] = true;
+        n += back;
+        (back ? rows->back : rows->out)[slot->layer]++;
     }
     return n;
 }
