@@ -50,7 +50,7 @@ static bool find_blocks(const struct engine *e, uint64_t chain, uint32_t found[K
 
 void kv_share_prefix(struct engine *e, struct sequence *s)
 {
-    uint32_t bt = e->geometry.block_tokens, found[KV_GROUPS_MAX];
+    uint32_t bt = e->geometry.block_tokens, found[KV_GROUPS_MAX] = {0};
 
     invariant(s->n_blocks == 0 && s->n_kv == 0);
     s->chain = chain_start(e);

@@ -91,7 +91,7 @@ int client_handshake(const char *url, const char *name, uint32_t timeout_ms,
 {
     uint64_t deadline_ns = clock_now_ns() + timeout_ms * NS_PER_MS;
     int sock = wire_req_dial(url);
-    void *bytes;
+    void *bytes = NULL;
 
     if (sock < 0)
         return error_set(error, sock, "cannot dial %s: %s", url, strerror(-sock));

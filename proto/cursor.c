@@ -137,6 +137,7 @@ static int take_integer(struct cursor *c, uint64_t *bits, bool *negative)
     size_t width = (size_t)1 << (first - (is_signed ? MP_INT8 : MP_UINT8));
     int err = take_number(c, width, bits);
 
+    /* NOLINTNEXTLINE(clang-analyzer-core.UndefinedBinary*): width is 1, 2, 4 or 8 */
     if (err == 0 && is_signed && (*bits >> (8 * width - 1)) != 0) {
         *negative = true;
         *bits |= width < 8 ? UINT64_MAX << (8 * width) : 0;

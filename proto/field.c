@@ -11,6 +11,7 @@ static const char *const fault_texts[] = {
     [CODEC_OK] = "no fault",
     [CODEC_TRUNCATED] = "the message ends inside it",
     [CODEC_TRAILING] = "bytes follow the message",
+    /* NOLINTNEXTLINE(bugprone-suspicious-missing-comma): three literals, one text */
     [CODEC_NOT_A_MESSAGE] = "not a map whose first key is \"" FIELD_TYPE_KEY "\"",
     [CODEC_UNKNOWN_MESSAGE] = "no message has this name",
     [CODEC_UNKNOWN_KEY] = "unknown key",
@@ -33,7 +34,7 @@ static void copy_name(char *out, size_t cap, const char *name, uint32_t name_byt
     size_t n = name_bytes < cap - 1 ? name_bytes : cap - 1;
 
     for (size_t i = 0; i < n; i++)
-        out[i] = name[i] > 0x20 && name[i] < 0x7f ? name[i] : '?';
+        out[i] = (char)(name[i] > 0x20 && name[i] < 0x7f ? name[i] : '?');
     out[n] = '\0';
 }
 

@@ -77,7 +77,8 @@ bool wire_is_listening(const char *url)
 
     if (sock < 0)
         return true;
-    strcpy(address.sun_path, url + strlen(IPC));
+    /* Checked: the path is shorter than sun_path. */
+    memcpy(address.sun_path, url + strlen(IPC), strlen(url) - strlen(IPC) + 1);
     bool refused = connect(sock, (struct sockaddr *)&address, sizeof address) != 0 &&
                    (errno == ECONNREFUSED || errno == ENOENT);
 

@@ -8,18 +8,6 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 
-int door_parse_ports(const char *text, uint16_t *first, uint16_t *last)
-{
-    unsigned a, b;
-    char rest;
-
-    if (sscanf(text, "%u-%u%c", &a, &b, &rest) != 2 || a == 0 || a > b || b > UINT16_MAX)
-        return -EINVAL;
-    *first = (uint16_t)a;
-    *last = (uint16_t)b;
-    return 0;
-}
-
 static int door_url(const struct router *router, struct door *d)
 {
     const struct omni_config *c = &router->config;

@@ -16,7 +16,4 @@ void door_close(struct door *d);
 /* Answers what has come, a bounded number of hellos. */
 void door_on_readable(struct router *router, struct door *d);
 
-/* "first-last".  0 or -EINVAL. */
-int door_parse_ports(const char *text, uint16_t *first, uint16_t *last);
-
 #endif

@@ -40,9 +40,11 @@ int pair_open(struct pair *p, struct poller *poller, struct poll_key key, const 
               size_t outbox_bytes, uint64_t now_ns)
 {
     *p = (struct pair){.socket = -1, .poller = poller, .key = key, .heard_ns = now_ns};
-    if (strlen(url) >= sizeof p->url)
+    const size_t n = strlen(url);
+
+    if (n >= sizeof p->url)
         return -ENAMETOOLONG;
-    strcpy(p->url, url);
+    memcpy(p->url, url, n + 1);
     p->outbox_data = malloc(outbox_bytes);
     if (!p->outbox_data)
         return -ENOMEM;

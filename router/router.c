@@ -68,7 +68,7 @@ static int queue_bounds(const struct router *r, uint32_t *bounds, struct error *
 
 static int init_requests(struct router *r, struct error *err)
 {
-    uint32_t bounds[CONFIG_CLASSES_MAX];
+    uint32_t bounds[CONFIG_CLASSES_MAX] = {0};
     uint32_t n_max = ROUTER_RESULTS_MAX + r->n_engines * r->config.engine_max_seqs;
     int rc = queue_bounds(r, bounds, err);
 
@@ -98,7 +98,7 @@ static int init_sessions(struct router *r, struct error *err)
         log_warn("sessions_limited", "sessions_max=%u files=%llu remedy=\"ulimit -n\"",
                  config.sessions_max, (unsigned long long)n_files);
     }
-    if (door_parse_ports(c->router_tcp_ports, &config.tcp_port_first, &config.tcp_port_last) < 0)
+    if (config_port_range(c->router_tcp_ports, &config.tcp_port_first, &config.tcp_port_last) < 0)
         return error_set(err, -EINVAL, "router.tcp_ports: \"%s\" is not first-last",
                          c->router_tcp_ports);
     return session_table_init(&r->sessions, &config, &r->poller);

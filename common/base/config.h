@@ -54,6 +54,9 @@ void config_print(const struct omni_config *c, FILE *out);
 uint32_t config_classes(const struct omni_config *c,
                         char names[CONFIG_CLASSES_MAX][CONFIG_CLASS_NAME_MAX]);
 
+/* "first-last", both ports, in order.  0 or -EINVAL. */
+int config_port_range(const char *text, uint16_t *first, uint16_t *last);
+
 /* "a,b,c" item i of a comma-separated option; false when there is none.  Blanks are trimmed. */
 bool config_list_item(const char *list, uint32_t i, char *out, size_t out_size);
 

@@ -56,13 +56,26 @@ static int check_queues(const struct omni_config *c, struct error *err)
     return 0;
 }
 
+int config_port_range(const char *text, uint16_t *first, uint16_t *last)
+{
+    char *dash, *end;
+    const unsigned long a = strtoul(text, &dash, 10);
+    const unsigned long b = *dash == '-' ? strtoul(dash + 1, &end, 10) : 0;
+
+    /* strtoul would take blanks and signs too. */
+    if (!isdigit((unsigned char)text[0]) || *dash != '-' || !isdigit((unsigned char)dash[1]) ||
+        *end != '\0' || a == 0 || a > b || b > UINT16_MAX)
+        return -EINVAL;
+    *first = (uint16_t)a;
+    *last = (uint16_t)b;
+    return 0;
+}
+
 static int check_ports(const struct omni_config *c, struct error *err)
 {
-    unsigned first = 0, last = 0;
-    char rest = '\0';
+    uint16_t first, last;
 
-    if (sscanf(c->router_tcp_ports, "%5u-%5u%c", &first, &last, &rest) != 2 || first < 1 ||
-        last > 65535 || first > last)
+    if (config_port_range(c->router_tcp_ports, &first, &last) < 0)
         return error_set(err, -EINVAL, "router.tcp_ports: expected first-last, found \"%s\"",
                          c->router_tcp_ports);
     if (c->router_tcp_port >= first && c->router_tcp_port <= last)

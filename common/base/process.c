@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -53,7 +52,10 @@ int process_start_ticks(pid_t pid, uint64_t *ticks)
     p = strrchr(text, ')');
     for (int field = 2; p != NULL && field < 22; field++)
         p = strchr(p + 1, ' ');
-    return p != NULL && sscanf(p, " %" SCNu64, ticks) == 1 ? 0 : -EPROTO;
+    if (p == NULL || p[1] < '0' || p[1] > '9')
+        return -EPROTO;
+    *ticks = strtoull(p + 1, NULL, 10);
+    return 0;
 }
 
 void process_request_stop(void)

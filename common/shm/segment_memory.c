@@ -6,6 +6,7 @@
 #include <linux/magic.h>
 #include <linux/mempolicy.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -55,6 +56,7 @@ int segment_memory_map(struct segment *s, struct error *err)
 /* Memory the kernel could hand out now; a tmpfs may promise more than the machine has. */
 static uint64_t memory_available(void)
 {
+    static const char key[] = "MemAvailable:";
     FILE *f = fopen("/proc/meminfo", "re");
     char line[128];
     uint64_t kib = UINT64_MAX / 1024;
@@ -62,8 +64,10 @@ static uint64_t memory_available(void)
     if (f == NULL)
         return UINT64_MAX;
     while (fgets(line, sizeof line, f) != NULL) {
-        if (sscanf(line, "MemAvailable: %" SCNu64, &kib) == 1)
-            break;
+        if (strncmp(line, key, strlen(key)) != 0)
+            continue;
+        kib = strtoull(line + strlen(key), NULL, 10);
+        break;
     }
     fclose(f);
     return kib * 1024;
@@ -112,8 +116,7 @@ static bool bind_node(const struct segment *s, int node)
     if (node < 0 || (unsigned)node >= bits * 16)
         return false;
     mask[(unsigned)node / bits] = 1UL << ((unsigned)node % bits);
-    return syscall(SYS_mbind, s->base, s->bytes, MPOL_BIND, mask, (unsigned long)(bits * 16), 0) ==
-           0;
+    return syscall(SYS_mbind, s->base, s->bytes, MPOL_BIND, mask, 16UL * bits, 0) == 0;
 }
 
 int segment_page_node(const struct segment *s, uint64_t off)
@@ -167,14 +170,25 @@ static uint64_t huge_kib(const char *line)
 {
     static const char *const fields[] = {
         "ShmemPmdMapped:", "FilePmdMapped:", "Shared_Hugetlb:", "Private_Hugetlb:"};
-    uint64_t kib;
 
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
         size_t n = strlen(fields[i]);
         if (strncmp(line, fields[i], n) == 0)
-            return sscanf(line + n, "%" SCNu64, &kib) == 1 ? kib : 0;
+            return strtoull(line + n, NULL, 10);
     }
     return 0;
+}
+
+/* "55d0c0000000-55d0c0200000 rw-p ...": the head of a mapping. */
+static bool parse_mapping(const char *line, uint64_t *start, uint64_t *end)
+{
+    char *dash, *blank;
+
+    *start = strtoull(line, &dash, 16);
+    if (dash == line || *dash != '-')
+        return false;
+    *end = strtoull(dash + 1, &blank, 16);
+    return *blank == ' ';
 }
 
 uint64_t segment_huge_bytes(const struct segment *s)
@@ -190,7 +204,7 @@ uint64_t segment_huge_bytes(const struct segment *s)
         return 0;
     }
     while (fgets(line, sizeof line, f) != NULL) {
-        if (sscanf(line, "%" SCNx64 "-%" SCNx64 " ", &start, &end) == 2)
+        if (parse_mapping(line, &start, &end))
             inside = start >= (uintptr_t)s->base && end <= (uintptr_t)s->base + s->bytes;
         else if (inside)
             kib += huge_kib(line);

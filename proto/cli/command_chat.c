@@ -199,7 +199,7 @@ static int chat_with(struct chat *chat, const struct group_options *options, int
 
 int command_chat(int argc, char **argv)
 {
-    static struct chat chat; /* large: a row per turn */
+    struct chat chat = {.n_turns = 0};
     struct group_options group_options = {0};
     struct option_strs stops = {.n = 0};
     const char *system = NULL;

@@ -44,8 +44,8 @@ static int open_tokenizer(const char *path, struct tokenizer **out, struct error
 
 static int tokenize(const char *path, unsigned flags, struct error *error)
 {
-    struct file_bytes text;
-    struct tokenizer *t;
+    struct file_bytes text = {0};
+    struct tokenizer *t = NULL;
     int err = open_tokenizer(path, &t, error);
 
     if (err != 0)

@@ -446,11 +446,11 @@ static void test_port_ranges(void **state)
     static const char *const wrong[] = {"", "7", "7-", "0-5", "9-8", "1-65536", "1-2x", "a-b"};
     uint16_t first, last;
 
-    assert_int_equal(door_parse_ports("7500-7999", &first, &last), 0);
+    assert_int_equal(config_port_range("7500-7999", &first, &last), 0);
     assert_int_equal(first, 7500);
     assert_int_equal(last, 7999);
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
-        assert_int_equal(door_parse_ports(wrong[i], &first, &last), -EINVAL);
+        assert_int_equal(config_port_range(wrong[i], &first, &last), -EINVAL);
 }
 
 int main(void)
