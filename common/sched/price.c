@@ -67,7 +67,8 @@ double price_ns(const struct price *p, const struct latency_load *load)
     if (p->m == NULL || (load->n_rows == 0 && load->returned_layers <= 0))
         return 0;
     return p->m->correction[LATENCY_STOLEN].factor *
-           (dense_ns(p, load) + price_attention_ns(p, load) + head_and_before_ns(p->m, load));
+           (dense_ns(p, load) + price_attention_ns(p, load) + head_and_before_ns(p->m, load) +
+            p->m->return_ns * load->returned_rows);
 }
 
 void price_set_returned(const struct price *p, struct latency_load *load, double per_layer)

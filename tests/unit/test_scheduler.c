@@ -108,6 +108,9 @@ static void test_prices_are_the_models(void **state)
 
     for (uint64_t seed = 1; seed <= 500; seed++) {
         fixture_random(&fixture, seed, 3);
+        for (uint32_t i = 0; i < LATENCY_MODULES; i++)
+            fixture.latency.correction[i].factor = 0.5 + fixture_below(&fixture, 100) / 50.0;
+        fixture.latency.return_ns = fixture_below(&fixture, 20000);
         price_init(&price, &fixture.latency);
         fixture.state.latency = &fixture.latency;
         find("group")->decide(&fixture.state, &decision);
