@@ -87,11 +87,6 @@ struct engine_worker {
     uint64_t arena_bytes, huge_bytes; /* of its arena; how much is on huge pages */
 };
 
-/* A share, as two moving averages over sweeps. */
-struct engine_chance {
-    double tried, met;
-};
-
 /* Scratch of the sweep that is built, and who is in it while it is in flight. */
 struct engine_batch {
     struct device_seq *seqs;
@@ -146,9 +141,9 @@ struct engine {
     uint64_t sweep; /* number of the last one submitted */
     struct latency_model latency;
     struct accuracy accuracy;
-    /* Of jobs, in sweeps without and with common rows: those that are posted and back before the
-     * output projection; those that were out when the sweep began and are back by then. */
-    struct engine_chance ride[2], late[2];
+    /* Shares of jobs, in sweeps without and with common rows: of those posted, back before the
+     * output projection; of those that were out when the sweep began, back by then. */
+    struct latency_window ride[2], late[2];
     struct sweep_log sweep_log;
 
     struct engine_token_item *items; /* [n_sequences] of one engine_tokens message */

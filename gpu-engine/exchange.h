@@ -59,6 +59,9 @@ struct exchange_ops {
     enum exchange_peer (*peer)(struct exchange *x, uint32_t worker);
     /* Its process, 0 while there is none.  NULL: workers here are no processes. */
     uint32_t (*peer_pid)(struct exchange *x, uint32_t worker);
+    /* KV bytes a second that its jobs read, as the worker measures them; 0 before the first.
+     * NULL: not known here. */
+    uint64_t (*read_rate)(struct exchange *x, uint32_t worker);
     /* Voids whatever job the slot holds, if nobody can touch it any more: 1 = the slot, and what
      * its job named, may change owner; 0 = its worker still has it.  No sweep may be in flight. */
     int (*slot_release)(struct exchange *x, uint32_t slot);
@@ -82,6 +85,11 @@ struct exchange {
     uint32_t n_q_max;
     uint32_t poll_us; /* 0: workers wake a sleeping engine; else it looks so often by itself */
 };
+
+static inline uint64_t exchange_read_rate(struct exchange *x, uint32_t worker)
+{
+    return x->ops->read_rate ? x->ops->read_rate(x, worker) : 0;
+}
 
 static inline uint32_t exchange_peer_pid(struct exchange *x, uint32_t worker)
 {

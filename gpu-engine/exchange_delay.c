@@ -89,6 +89,11 @@ static enum exchange_peer delay_peer(struct exchange *x, uint32_t worker)
     return inner->ops->peer(inner, worker);
 }
 
+static uint64_t delay_read_rate(struct exchange *x, uint32_t worker)
+{
+    return exchange_read_rate(delay_of(x)->inner, worker);
+}
+
 static uint32_t delay_peer_pid(struct exchange *x, uint32_t worker)
 {
     return exchange_peer_pid(delay_of(x)->inner, worker);
@@ -157,6 +162,7 @@ static const struct exchange_ops delay_ops = {
     .staging = delay_staging,
     .peer = delay_peer,
     .peer_pid = delay_peer_pid,
+    .read_rate = delay_read_rate,
     .slot_release = delay_slot_release,
     .n_blocks = delay_n_blocks,
     .set_owner = delay_set_owner,

@@ -114,6 +114,12 @@ static enum exchange_peer shm_peer(struct exchange *x, uint32_t worker)
     return EXCHANGE_PEER_ABSENT;
 }
 
+static uint64_t shm_read_rate(struct exchange *x, uint32_t worker)
+{
+    return atomic_load_explicit(&shm_of(x)->tables[worker].shared->bytes_per_s,
+                                memory_order_relaxed);
+}
+
 static uint32_t shm_peer_pid(struct exchange *x, uint32_t worker)
 {
     const struct peer *peer = &shm_of(x)->peers[worker];
@@ -217,6 +223,7 @@ static const struct exchange_ops shm_ops = {
     .staging = shm_staging,
     .peer = shm_peer,
     .peer_pid = shm_peer_pid,
+    .read_rate = shm_read_rate,
     .slot_release = shm_slot_release,
     .n_blocks = shm_n_blocks,
     .set_owner = shm_set_owner,

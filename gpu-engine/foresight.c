@@ -5,23 +5,7 @@
 
 #include "common/base/clock.h"
 
-/* A weight of 1/16 follows a change of load within some dozens of sweeps. */
-static const double weight = 1.0 / 16;
-
 /* ---- Before the sweep ------------------------------------------------------------------------ */
-
-static double chance(const struct engine_chance *c)
-{
-    return c->tried > 0 ? c->met / c->tried : 0;
-}
-
-static void learn(struct engine_chance *c, uint32_t tried, uint32_t met)
-{
-    if (tried == 0)
-        return;
-    c->tried += weight * (tried - c->tried);
-    c->met += weight * (met - c->met);
-}
 
 static_assert(sizeof(struct device_offloaded) == sizeof(struct latency_offloaded),
               "a device's rows by layer are copied to the model's");
@@ -34,8 +18,9 @@ void foresight_predict(struct engine *e)
 
     memcpy(&rows, &b->offloaded, sizeof rows);
     b->load.n_entering = b->n_enter;
-    latency_load_set_returned(&e->latency, &b->load, &rows, b->n_enter, chance(&e->ride[common]),
-                              chance(&e->late[common]));
+    latency_load_set_returned(&e->latency, &b->load, &rows, b->n_enter,
+                              latency_window_median(&e->ride[common]),
+                              latency_window_median(&e->late[common]));
     b->predicted = latency_predict(&e->latency, &b->load);
     latency_arrivals(&e->latency, &b->load, b->arrivals);
     sweep_log_predicted(&e->sweep_log, e->sweep + 1, &b->load, &b->predicted);
@@ -82,7 +67,15 @@ static struct returned count_returned(const struct engine *e, const struct devic
     return r;
 }
 
-static void learn_chances(struct engine *e, uint32_t n_posted, const struct returned *r)
+/* The usual share is the median over sweeps, not the mean: a worker that has its core lets all rows
+ * ride to the end, one that has not lets none, and the first is what mostly happens. */
+static void learn(struct latency_window *share, uint32_t tried, uint32_t met)
+{
+    if (tried > 0)
+        latency_window_take(share, (double)met / tried);
+}
+
+static void learn_shares(struct engine *e, uint32_t n_posted, const struct returned *r)
 {
     const struct device_offloaded *rows = &e->batch.offloaded;
     bool common = e->batch.n_rows > 0;
@@ -110,7 +103,7 @@ void foresight_observe(struct engine *e, const struct device_done *done)
     sweep_log_measured(&e->sweep_log, &outcome);
     if (e->latency.head.n > 0)
         accuracy_add(&e->accuracy, latency_accuracy(b->predicted.total_ns, measured.total_ns));
-    learn_chances(e, done->n_posted, &r);
+    learn_shares(e, done->n_posted, &r);
     /* Held against the rows that did return, else their number would pass for speed. */
     b->load.returned_rows = r.n;
     b->load.returned_layers = r.n_layers;
@@ -118,8 +111,16 @@ void foresight_observe(struct engine *e, const struct device_done *done)
     stats_set(&e->stats, ENGINE_STAT_PREDICTED_US, (uint64_t)(b->predicted.total_ns / NS_PER_US));
 }
 
+/* Workers measure themselves; what else a job costs is not told apart from its reading. */
+static void take_read_rates(struct engine *e)
+{
+    for (uint32_t w = 0; w < e->exchange->n_workers && w < LATENCY_WORKERS_MAX; w++)
+        e->latency.worker[w].bytes_per_ns = (double)exchange_read_rate(e->exchange, w) / NS_PER_S;
+}
+
 void foresight_report(struct engine *e)
 {
+    take_read_rates(e);
     stats_set(&e->stats, ENGINE_STAT_ACCURACY_MEAN,
               (uint64_t)(accuracy_mean(&e->accuracy) * ACCURACY_STEPS + 0.5));
     stats_set(&e->stats, ENGINE_STAT_ACCURACY_P90,

@@ -14,7 +14,7 @@ void foresight_predict(struct engine *e);
 /* Takes in what the sweep's log says; once per sweep, before e->batch changes. */
 void foresight_observe(struct engine *e, const struct device_done *done);
 
-/* Statistics; on the heartbeat. */
+/* Statistics, and the read rates of the workers; on the heartbeat. */
 void foresight_report(struct engine *e);
 
 #endif

@@ -245,10 +245,12 @@ uint32_t latency_chunk_within(const struct latency_model *m, const struct latenc
 
 /* ---- Correction ------------------------------------------------------------------------------ */
 
-static double median(const struct latency_window *w)
+double latency_window_median(const struct latency_window *w)
 {
     float sorted[LATENCY_WINDOW];
 
+    if (w->n == 0)
+        return 0;
     for (uint32_t i = 0; i < w->n; i++) {
         uint32_t at = i;
         for (; at > 0 && sorted[at - 1] > w->value[i]; at--)
@@ -258,13 +260,12 @@ static double median(const struct latency_window *w)
     return (double)sorted[w->n / 2];
 }
 
-/* Takes the value in and returns the median. */
-static double window_take(struct latency_window *w, double value)
+double latency_window_take(struct latency_window *w, double value)
 {
     w->value[w->next] = (float)value;
     w->next = (w->next + 1) % LATENCY_WINDOW;
     w->n += w->n < LATENCY_WINDOW;
-    return median(w);
+    return latency_window_median(w);
 }
 
 /* predicted_ns: bare, without this correction. */
@@ -272,7 +273,7 @@ static void take_ratio(struct latency_correction *c, double measured_ns, double 
 {
     if (!(predicted_ns > 0) || !(measured_ns > 0))
         return;
-    double factor = window_take(&c->ratios, measured_ns / predicted_ns);
+    double factor = latency_window_take(&c->ratios, measured_ns / predicted_ns);
     c->factor = fmin(fmax(factor, factor_min), factor_max);
 }
 
@@ -293,7 +294,7 @@ static void take_dense(struct latency_model *m, const struct latency_prediction 
     take_module(m, LATENCY_DENSE, measured_ns - p->return_ns, dense_ns);
     if (returned_rows < 1)
         return;
-    double each = window_take(&m->returns, (measured_ns - dense_ns) / returned_rows);
+    double each = latency_window_take(&m->returns, (measured_ns - dense_ns) / returned_rows);
     m->return_ns = fmin(fmax(each, 0), return_max_ns);
 }
 

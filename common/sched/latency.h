@@ -121,6 +121,10 @@ struct latency_prediction {
     double total_ns;                                  /* with what others will take */
 };
 
+/* Takes a value in and returns the median; the median of nothing is 0. */
+double latency_window_take(struct latency_window *w, double value);
+double latency_window_median(const struct latency_window *w);
+
 void latency_init(struct latency_model *m, uint32_t n_layers);
 
 /* One row that attends over ctx tokens (its own included): a decode, or a prompt's last token. */
