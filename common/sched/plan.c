@@ -104,8 +104,9 @@ static void count_best_effort(struct plan *p, const struct sched_seq *s)
     sums->n_elsewhere += s->place == SCHED_ELSEWHERE;
     sums->yieldable_blocks += s->place == SCHED_DEVICE ? s->n_freed : 0;
     sums->be_in += s->n_kv + s->n_todo;
-    sums->be_out += s->n_rest;
+    sums->be_out += sched_likely(s);
     sums->be_decode_tokens += sched_is_decode(s) ? s->n_kv : 0;
+    sums->be_decode_rest += sched_is_decode(s) ? sched_likely(s) : 0;
     if (s->place != SCHED_ARENA)
         return;
     sums->n_under_way += s->in_slot;
@@ -114,13 +115,13 @@ static void count_best_effort(struct plan *p, const struct sched_seq *s)
 
 static void count_latency_sensitive(struct plan *p, const struct sched_seq *s)
 {
-    uint64_t gone = 0;
+    uint64_t due = s->next_due_ns;
 
-    if (!sched_is_decode(s) || s->tpot_slo_ns == 0)
+    if (!sched_is_decode(s) || (due == 0 && s->tpot_slo_ns == 0))
         return;
-    if (s->last_token_ns != 0 && s->last_token_ns < p->state->now_ns)
-        gone = p->state->now_ns - s->last_token_ns;
-    p->ls_budget_ns = fmin(p->ls_budget_ns, (double)s->tpot_slo_ns - (double)gone);
+    if (due == 0)
+        due = s->tpot_slo_ns + (s->last_token_ns != 0 ? s->last_token_ns : p->state->now_ns);
+    p->ls_budget_ns = fmin(p->ls_budget_ns, (double)due - (double)p->state->now_ns);
 }
 
 static void sort_in(struct plan *p, uint32_t seq, uint32_t starved_before[PLAN_GROUPS])

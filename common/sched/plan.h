@@ -47,7 +47,8 @@ struct plan_sums {
     uint32_t leaving_blocks;                       /* come free when copies end */
     uint32_t yieldable_blocks;                     /* best effort could give up now */
     uint64_t resident_tokens[LATENCY_WORKERS_MAX]; /* KV of residents, by worker */
-    uint64_t be_in, be_out;    /* best effort's tokens known, and still allowed */
+    uint64_t be_in, be_out;    /* best effort's tokens known, and still likely */
+    uint64_t be_decode_rest;   /* output that its decodes on the device will likely still make */
     uint64_t be_decode_tokens; /* KV of its decodes on the device */
 };
 

@@ -229,6 +229,19 @@ static void bring_back(struct omni *o)
     plan_copy_back(p, 2 * o->reserve);
 }
 
+/* Blocks that a prompt which begins must leave.  Where no worker could take one that grows beyond
+ * the device's room, what decodes will likely still need counts too: half of it, for as some grow
+ * others end.  Else the newest would be dropped and computed again, over and over. */
+static uint32_t blocks_to_leave(const struct omni *o)
+{
+    const struct plan *p = &o->p;
+    uint32_t oldest = plan_next(p, PLAN_BE_DECODE, SCHED_NONE), worker;
+
+    if (oldest == SCHED_NONE || (o->can_offload && plan_worker_for(p, oldest, &worker)))
+        return o->reserve;
+    return o->reserve + sched_blocks(p->limits, p->sums.be_decode_rest / 2);
+}
+
 /* ---- Best-effort rows ------------------------------------------------------------------------ */
 
 /* How much longer this sweep may take so that no waiting latency-sensitive prompt misses its due
@@ -262,11 +275,12 @@ static void give_chunks(struct omni *o)
     struct plan *p = &o->p;
     double until = price_ns(&p->price, &p->d->load) + ttft_slack_ns(o);
     double budget_ns = fmin(o->budget_ns, until);
+    uint32_t keep = blocks_to_leave(o);
 
     if (without(o, SCHED_WITHOUT_STAIRS))
-        plan_be_chunks(p, budget_ns, UINT32_MAX, o->reserve);
+        plan_be_chunks(p, budget_ns, UINT32_MAX, keep);
     else
-        plan_be_chunks_by_stairs(p, budget_ns, o->reserve);
+        plan_be_chunks_by_stairs(p, budget_ns, keep);
 }
 
 /* Decodes first: their prompts are paid for.  Where they leave no time for prompts although workers

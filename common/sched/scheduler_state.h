@@ -34,6 +34,7 @@ struct sched_seq {
     uint32_t n_kv;             /* positions computed */
     uint32_t n_todo;           /* to compute before the next token: 1 = a decode; never 0 */
     uint32_t n_rest;           /* output tokens still allowed, the next one included */
+    uint32_t n_likely;         /* of them expected; 0 = unknown, as many as allowed */
     uint32_t n_blocks;         /* device blocks held, per layer group */
     uint32_t n_freed;  /* of all groups: would come free if it went (shared ones would not) */
     uint32_t n_shared; /* WAITING: leading positions that others' blocks give it; whole blocks */
@@ -41,6 +42,8 @@ struct sched_seq {
     uint64_t arrival_ns;
     uint64_t first_due_ns;  /* latency-sensitive: arrival + TTFT objective; 0 = none */
     uint64_t tpot_slo_ns;   /* 0 = none */
+    uint64_t next_due_ns;   /* of its next token where tokens have deadlines of their own; 0 = its
+                               last one and tpot_slo_ns */
     uint64_t last_token_ns; /* or 0 */
     uint64_t last_run_ns;   /* best effort: when it last got rows, entered, or arrived */
     uint64_t last_move_ns;  /* when it last became resident or came back; 0 = never */
@@ -119,6 +122,12 @@ struct sched_state {
 static inline uint32_t sched_blocks(const struct sched_limits *l, uint64_t n)
 {
     return (uint32_t)((n + l->block_tokens - 1) / l->block_tokens) * l->n_groups;
+}
+
+/* Output that it will still make, as far as one knows. */
+static inline uint32_t sched_likely(const struct sched_seq *s)
+{
+    return s->n_likely != 0 && s->n_likely < s->n_rest ? s->n_likely : s->n_rest;
 }
 
 /* At a token boundary, with its prompt computed: decodes, and may move. */

@@ -399,6 +399,45 @@ static void test_entries_are_spread(void **state)
     assert_int_equal(d.n_enter, 40);
 }
 
+/* A deadline of the next token stands for the objective of the gap. */
+static void test_tokens_may_have_deadlines(void **state)
+{
+    (void)state;
+    with_chats();
+    for (uint32_t i = 0; i < 10; i++)
+        f.seqs[i].tpot_slo_ns = 40 * ms;
+    fixture_add(&f, 1, SCHED_WAITING, 2000);
+    decide();
+    uint32_t n = rows_of(&d, 10);
+    f.seqs[3].next_due_ns = f.state.now_ns + 30 * ms;
+    decide();
+    assert_in_range(rows_of(&d, 10), 1, n - 1);
+    for (uint32_t i = 0; i < 10; i++)
+        f.seqs[i].next_due_ns = f.state.now_ns + 80 * ms; /* ahead of time */
+    decide();
+    assert_true(rows_of(&d, 10) > n);
+}
+
+/* Where nobody can be moved out, prompts leave room for what decodes will make. */
+static void test_prompts_leave_room_to_grow(void **state)
+{
+    (void)state;
+    fixture_roomy(&f);
+    f.limits.n_workers = 0;
+    f.limits.n_blocks = f.state.n_free_blocks = 400;
+    f.limits.params.auto_free_pct = 0;
+    for (uint32_t i = 0; i < 3; i++)
+        fixture_add(&f, 1, SCHED_DEVICE, 1600)->n_rest = 640;
+    fixture_add(&f, 1, SCHED_WAITING, 700); /* 44 blocks of 100; decodes: half of 120 */
+    decide();
+    assert_true(d.be_starved);
+    for (uint32_t i = 0; i < 3; i++)
+        f.seqs[i].n_likely = 100;
+    decide();
+    assert_false(d.be_starved);
+    assert_int_equal(rows_of(&d, 3), 700);
+}
+
 /* Without a profile nothing is priced and every budget holds. */
 static void test_works_without_a_profile(void **state)
 {
@@ -429,6 +468,8 @@ int main(void)
         cmocka_unit_test(test_two_batches_where_the_window_is_worth_it),
         cmocka_unit_test(test_waiting_only_where_workers_are_worth_more),
         cmocka_unit_test(test_entries_are_spread),
+        cmocka_unit_test(test_tokens_may_have_deadlines),
+        cmocka_unit_test(test_prompts_leave_room_to_grow),
         cmocka_unit_test(test_works_without_a_profile),
     };
 
