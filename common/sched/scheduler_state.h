@@ -28,7 +28,7 @@ struct sched_seq {
     uint16_t class_idx;
     uint16_t tenant;
     uint8_t place;             /* enum sched_place */
-    uint8_t latency_sensitive; /* of the first class */
+    uint8_t latency_sensitive; /* of the first class, 0; best effort is of 1 and beyond */
     uint8_t in_slot;           /* ARENA: a token is under way */
     uint8_t has_output;        /* its prompt has been computed once */
     uint32_t n_kv;             /* positions computed */

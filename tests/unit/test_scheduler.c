@@ -351,38 +351,89 @@ static void test_three_classes_in_order(void **state)
     }
 }
 
-/* With n best-effort decodes on the device and room for one, each has a row within be_starved_ns
- * and n sweeps. */
-static void test_starvation_is_bounded(void **state)
+/* Nobody is forgotten, whoever starves. */
+static void test_all_run_where_there_is_room(void **state)
 {
     (void)state;
-    enum { N = 12 };
     const struct sched_policy *const *policies = sched_policies();
-    const uint64_t sweep_ns = 20 * ms;
+
+    for (uint32_t i = 0; policies[i] != NULL; i++) {
+        for (uint32_t starved = 0; starved < 12; starved++) {
+            fixture_roomy(&fixture);
+            fixture.limits.be_starved_ns = 1000 * ms;
+            for (uint32_t k = 0; k < 12; k++)
+                fixture_add(&fixture, k % 3, k % 4 == 3 ? SCHED_WAITING : SCHED_DEVICE, 50);
+            fixture.seqs[starved].last_run_ns = 0;
+            decide_checked(policies[i], &fixture.state, &decision);
+            for (uint32_t k = 0; k < 12; k++)
+                assert_true(rows_of(&decision, k) > 0);
+        }
+    }
+}
+
+/* A prompt that has begun holds blocks: it must go on though one before it waits for some, or both
+ * would wait for ever. */
+static void test_prompts_that_have_begun_go_on(void **state)
+{
+    (void)state;
+    const struct sched_policy *const *policies = sched_policies();
 
     for (uint32_t i = 0; policies[i] != NULL; i++) {
         fixture_roomy(&fixture);
-        fixture.limits.n_workers = 0; /* nobody leaves */
-        fixture.limits.seqs_max = 2;
-        fixture.limits.be_starved_ns = 100 * ms;
-        fixture_add(&fixture, 0, SCHED_DEVICE, 100);
-        for (uint32_t k = 0; k < N; k++)
-            fixture_add(&fixture, 1 + k % 2, SCHED_DEVICE, 100);
-        uint64_t longest = 0;
-        for (uint32_t sweep = 0; sweep < 200; sweep++) {
-            decide_checked(policies[i], &fixture.state, &decision);
-            for (uint32_t k = 1; k <= N; k++) {
-                uint64_t passed = fixture.state.now_ns - fixture.seqs[k].last_run_ns;
-                longest = passed > longest ? passed : longest;
-                if (rows_of(&decision, k) > 0)
-                    fixture.seqs[k].last_run_ns = fixture.state.now_ns;
-            }
-            fixture.state.now_ns += sweep_ns;
-            fixture.seqs[0].last_token_ns = fixture.state.now_ns;
-        }
-        if (longest > fixture.limits.be_starved_ns + N * sweep_ns)
-            fail_msg("%s: %llu ms", policies[i]->name, (unsigned long long)(longest / ms));
+        fixture.limits.n_blocks = fixture.state.n_free_blocks = 70;
+        struct sched_seq *begun = fixture_add(&fixture, 2, SCHED_DEVICE, 1000);
+        begun->n_kv = 100;
+        begun->n_todo = 900;
+        begun->has_output = 0;
+        fixture_add(&fixture, 1, SCHED_WAITING, 1000);
+        decide_checked(policies[i], &fixture.state, &decision);
+        assert_true(rows_of(&decision, 0) > 0);
+        assert_int_equal(rows_of(&decision, 1), 0);
     }
+}
+
+/* With n best-effort decodes on the device and room for one, each has a row within be_starved_ns
+ * and n sweeps. */
+static void expect_bounded(const struct sched_policy *policy, uint64_t tpot_slo_ns)
+{
+    enum { N = 12 };
+    const uint64_t sweep_ns = 20 * ms;
+    uint64_t longest = 0;
+
+    fixture_roomy(&fixture);
+    fixture.limits.n_workers = 0; /* nobody leaves */
+    fixture.limits.seqs_max = 2;
+    fixture.limits.be_starved_ns = 100 * ms;
+    fixture_add(&fixture, 0, SCHED_DEVICE, 100)->tpot_slo_ns = tpot_slo_ns;
+    for (uint32_t k = 0; k < N; k++)
+        fixture_add(&fixture, 1 + k % 2, SCHED_DEVICE, 100);
+    for (uint32_t sweep = 0; sweep < 200; sweep++) {
+        decide_checked(policy, &fixture.state, &decision);
+        for (uint32_t k = 1; k <= N; k++) {
+            uint64_t passed = fixture.state.now_ns - fixture.seqs[k].last_run_ns;
+            longest = passed > longest ? passed : longest;
+            if (rows_of(&decision, k) > 0)
+                fixture.seqs[k].last_run_ns = fixture.state.now_ns;
+        }
+        fixture.state.now_ns += sweep_ns;
+        fixture.seqs[0].last_token_ns = fixture.state.now_ns;
+    }
+    if (longest > fixture.limits.be_starved_ns + N * sweep_ns)
+        fail_msg("%s: %llu ms", policy->name, (unsigned long long)(longest / ms));
+}
+
+static void test_starvation_is_bounded(void **state)
+{
+    (void)state;
+    for (uint32_t i = 0; sched_policies()[i] != NULL; i++)
+        expect_bounded(sched_policies()[i], 50 * ms);
+}
+
+static void test_starvation_is_bounded_when_time_is_used_up(void **state)
+{
+    (void)state;
+    for (uint32_t i = 0; sched_policies()[i] != NULL; i++)
+        expect_bounded(sched_policies()[i], 1 * ms);
 }
 
 int main(void)
@@ -401,7 +452,10 @@ int main(void)
         cmocka_unit_test(test_best_effort_yields_newest_and_last_class_first),
         cmocka_unit_test(test_best_effort_takes_no_latency_sensitive_row),
         cmocka_unit_test(test_three_classes_in_order),
+        cmocka_unit_test(test_all_run_where_there_is_room),
+        cmocka_unit_test(test_prompts_that_have_begun_go_on),
         cmocka_unit_test(test_starvation_is_bounded),
+        cmocka_unit_test(test_starvation_is_bounded_when_time_is_used_up),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);
