@@ -65,7 +65,7 @@ static int take_option(struct options *o, int option, struct error *err)
     }
 }
 
-/* In the order of the command line: --config first, where there is one. */
+/* The file first, wherever it is named, then the rest over it. */
 static int read_options(struct options *o, int argc, char **argv, struct error *err)
 {
     static const struct option all[] = {{"config", required_argument, NULL, 'c'},
@@ -80,7 +80,10 @@ static int read_options(struct options *o, int argc, char **argv, struct error *
     memset(o, 0, sizeof *o);
     config_defaults(&o->config);
     while (rc == 0 && (option = getopt_long(argc, argv, "", all, NULL)) != -1)
-        rc = take_option(o, option, err);
+        rc = option == 'c' || option == '?' ? take_option(o, option, err) : 0;
+    optind = 0;
+    while (rc == 0 && (option = getopt_long(argc, argv, "", all, NULL)) != -1)
+        rc = option != 'c' ? take_option(o, option, err) : 0;
     if (rc == 0 && optind < argc)
         rc = error_set(err, -EINVAL, "unexpected argument '%s'", argv[optind]);
     return rc == 0 ? config_check(&o->config, err) : rc;

@@ -96,8 +96,8 @@ class Group:
         every = {"group.name": self.name, "group.n_engines": 1, "group.n_workers": self.n_workers,
                  "model.path": self.model, "run.dir": os.path.join(self.dir, "run"), "shm.dir": self.shm,
                  "engine.kv_mb": 16, "worker.arena_mb": 16, **settings}
-        if self.model.startswith(self.dir):  # a real model's profile is worth keeping
-            every.setdefault("engine.profile_dir", os.path.join(self.dir, "profiles"))
+        if self.model.startswith(self.dir):  # tiny models' profiles are no user's
+            every.setdefault("engine.profile_dir", f"/tmp/omni-test-profiles-{os.getuid()}")
         sections = {}
         for key, value in every.items():
             section, _, name = key.partition(".")

@@ -11,7 +11,7 @@
 #include "gpu-engine/device/cpu/cpu_device.h"
 
 /* Repetitions at most: the quartile of so many stays put where the machine is quiet. */
-enum { SAMPLES_MAX = 64 };
+enum { SAMPLES_MAX = 20 };
 
 typedef void run_fn(struct device *d, struct cpu_measurement *m, uint32_t layer);
 
