@@ -61,8 +61,7 @@ void attn_accum_merge(const struct kernels *kernels, struct attn_accum *to,
 /* Position of the block's last query. */
 uint32_t attn_block_last(const struct attn_block *b);
 
-/* Queries into the room, scaled; room->tile is where the block begins at token t0.  Before
- * attn_block_span. */
+/* Queries into the room, scaled; room->tile asks for token t0 on.  Before attn_block_span. */
 void attn_block_begin(const struct kernels *kernels, const struct attn_block *b,
                       struct attn_room *room, uint32_t t0);
 

@@ -161,8 +161,10 @@ V_INLINE void score_block(enum kv_type type, const uint8_t *k, const uint8_t *ah
     }
 }
 
+/* scales: of the panel's tokens; q_scale: of the rows. */
 V_INLINE void score_block_int(const uint8_t *k, const uint8_t *ahead, const float *q, uint32_t d,
-                              float *s, uint32_t n_rows, uint32_t width)
+                              const float *q_scale, const float *scales, float *s, uint32_t n_rows,
+                              uint32_t width)
 {
     const int16_t *pairs = (const int16_t *)(const void *)q;
     v16i acc[ATTN_GROUP][2], key[2];
@@ -184,7 +186,9 @@ V_INLINE void score_block_int(const uint8_t *k, const uint8_t *ahead, const floa
     }
     foreach (r, n_rows) {
         foreach (p, width)
-            v_store(s + ATTN_TILE * r + 16 * p, vi_to_float(acc[r][p]));
+            v_store(
+                s + ATTN_TILE * r + 16 * p,
+                v_mul(v_mul(vi_to_float(acc[r][p]), v_set1(q_scale[r])), v_load(scales + 16 * p)));
     }
 }
 
@@ -235,7 +239,8 @@ V_INLINE void score_rows(enum kv_type type, const struct attn_tile *tile, const 
             const uint8_t *k = tile->k[p] + bytes * i, *next = ahead + panel * p;
 
             if (type == KV_TYPE_I8)
-                score_block_int(k, next, q, d, s + 32 * p + 16 * i, n_rows, width);
+                score_block_int(k, next, q, d, tile->q_scale, tile->k_scale[p] + 16 * i,
+                                s + 32 * p + 16 * i, n_rows, width);
 #ifdef ATTN_DOT_BF16
             else if (type == KV_TYPE_BF16)
                 score_block_dot(k, next, q, d, s + 32 * p + 16 * i, n_rows, width);
@@ -329,34 +334,46 @@ V_INLINE void value_block(enum kv_type type, const struct attn_tile *tile, const
     }
 }
 
-/* s[t] times the tokens' scales; 0 from n on, whatever the scales there are. */
-V_INLINE void scale_weights(const struct attn_tile *tile, const float *s, uint32_t n, float *scaled)
+/* 0, or NaN if a scale of the tile's first n tokens is not finite: what its values then become. */
+V_INLINE float value_spread(const struct attn_tile *tile, uint32_t n)
 {
-    for (uint32_t i = 0; i < ATTN_TILE; i += 16)
-        v_store(scaled + i, v_mul(v_load(s + i), v_load(tile->v_scale[i / 32] + i % 32)));
-    for (uint32_t t = n; t < ATTN_TILE; t++)
-        scaled[t] = 0.0f;
+    v16 spread = v_set1(0.0f);
+    float sum = 0.0f;
+    uint32_t t = 0;
+
+    for (; t + 16 <= n; t += 16)
+        spread = v_fma(v_load(tile->v_scale[t / 32] + t % 32), v_set1(0.0f), spread);
+    for (; t < n; t++)
+        sum += tile->v_scale[t / 32][t % 32] * 0.0f;
+    return sum + v_sum(spread);
 }
 
-/* The weights of one tile as int16 of their largest.  Returns the factor that undoes it; NaN or
- * infinite scales make it so. */
+/* The weights of one tile times the tokens' scales, as int16 of their largest; 0 from n on,
+ * whatever the scales there are.  Returns the factor that undoes it. */
 V_INLINE float value_weights_int(const struct attn_tile *tile, const float *s, uint32_t n,
                                  int16_t *w)
 {
-    float scaled[ATTN_TILE];
-    v16 top = v_set1(0.0f), spread = v_set1(0.0f), factor;
+    v16 scaled[ATTN_TILE / 16], top, factor;
     float max;
 
-    scale_weights(tile, s, n, scaled);
-    for (uint32_t i = 0; i < ATTN_TILE; i += 16) {
-        top = v_max(top, v_load(scaled + i));
-        spread = v_fma(v_load(scaled + i), v_set1(0.0f), spread);
+    foreach (i, ATTN_TILE / 16)
+        scaled[i] = v_mul(v_load(s + 16 * i), v_load(tile->v_scale[i / 2] + i % 2 * 16));
+    if (n < ATTN_TILE) {
+        float known[ATTN_TILE];
+
+        foreach (i, ATTN_TILE / 16)
+            v_store(known + 16 * i, scaled[i]);
+        for (uint32_t t = n; t < ATTN_TILE; t++)
+            known[t] = 0.0f;
+        foreach (i, ATTN_TILE / 16)
+            scaled[i] = v_load(known + 16 * i);
     }
+    top = v_max(v_max(scaled[0], scaled[1]), v_max(scaled[2], scaled[3]));
     max = v_top(top);
     factor = v_set1(max > 0.0f ? 32767.0f / max : 0.0f);
-    for (uint32_t i = 0; i < ATTN_TILE; i += 16)
-        v_store_i16(w + i, v_mul(v_load(scaled + i), factor));
-    return max / 32767.0f + v_sum(spread);
+    foreach (i, ATTN_TILE / 16)
+        v_store_i16(w + 16 * i, v_mul(scaled[i], factor));
+    return max / 32767.0f;
 }
 
 V_INLINE v16i value_load_int(const uint8_t *src, uint32_t n)
@@ -481,10 +498,10 @@ V_INLINE void value_rows(enum kv_type type, const struct attn_tile *tile, const 
 {
     if (type == KV_TYPE_I8) {
         int16_t w[ATTN_GROUP][ATTN_TILE];
-        float factor[ATTN_GROUP];
+        float factor[ATTN_GROUP], spread = value_spread(tile, n);
 
         for (uint32_t r = 0; r < n_rows; r++)
-            factor[r] = value_weights_int(tile, out->s + ATTN_TILE * r, n, w[r]);
+            factor[r] = value_weights_int(tile, out->s + ATTN_TILE * r, n, w[r]) + spread;
         VALUE_COLUMNS(value_block_int, tile, ahead, out, w, factor);
 #ifdef ATTN_DOT_BF16
     } else if (type == KV_TYPE_BF16) {
@@ -522,9 +539,10 @@ typedef void value_fn(const struct attn_tile *tile, const uint8_t *ahead,
 #if ATTN_GROUP == 12
 #define ATTN_EACH(X, suffix, type)                                                                 \
     X(suffix, type, 1)                                                                             \
-    X(suffix, type, 2) X(suffix, type, 3) X(suffix, type, 4) X(suffix, type, 5) X(suffix, type, 6) \
-        X(suffix, type, 7) X(suffix, type, 8) X(suffix, type, 9) X(suffix, type, 10)               \
-            X(suffix, type, 11) X(suffix, type, 12)
+    X(suffix, type, 2)                                                                             \
+    X(suffix, type, 3) X(suffix, type, 4) X(suffix, type, 5) X(suffix, type, 6) X(suffix, type, 7) \
+        X(suffix, type, 8) X(suffix, type, 9) X(suffix, type, 10) X(suffix, type, 11)              \
+            X(suffix, type, 12)
 #elif ATTN_GROUP == 6
 #define ATTN_EACH(X, suffix, type)                                                                 \
     X(suffix, type, 1)                                                                             \
@@ -628,15 +646,6 @@ static void attn_softcap(float *s, uint32_t n, float cap, float factor)
         v16 t = v_sub(v_set1(1.0f), v_div(v_set1(2.0f), v_add(e, v_set1(1.0f))));
 
         v_store(s + i, v_mul(v_mul(t, v_set1(cap)), v_set1(factor)));
-    }
-}
-
-static void attn_scale_tokens(float *s, uint32_t n, float scale, const float *const *scales)
-{
-    for (uint32_t i = 0; i < n; i += 16) {
-        v16 x = v_mul(v_load(s + i), v_set1(scale));
-
-        v_store(s + i, v_mul(x, v_load(scales[i / 32] + i % 32)));
     }
 }
 

@@ -34,8 +34,9 @@ struct attn_tile {
     const uint8_t *k[ATTN_PANELS], *v[ATTN_PANELS];
     const uint8_t *ahead[2];
     const float *k_scale[ATTN_PANELS], *v_scale[ATTN_PANELS]; /* KV_TYPE_I8 */
-    uint32_t n;                                               /* 1..ATTN_TILE */
-    uint32_t v_stride;                                        /* bytes a token's values take */
+    const float *q_scale; /* what load_q returned for the rows of the call; KV_TYPE_I8 */
+    uint32_t n;           /* 1..ATTN_TILE */
+    uint32_t v_stride;    /* bytes a token's values take */
 };
 
 /* What weighted values are added to: o[r][0..dv) := o * alpha[r] + sum of s[r][t] * V[t]. */
@@ -50,10 +51,11 @@ struct attn_out {
 /* Attention over KV of one type, for up to attn_group rows; ask: request the tile ahead. */
 struct attn_type {
     /* Row r's query times factor into column r of dst, element-major: [d][n_rows], or what scores
-     * wants instead; dst points at the column.  *scale: scores are to be multiplied by it. */
+     * wants instead; dst points at the column.  *scale: for tile->q_scale. */
     void (*load_q)(const float *q, uint32_t d, float factor, uint32_t n_rows, float *dst,
                    float *scale);
-    /* s[r][t] := q[r] . K[t] for t < n (up to 15 more are written, of any bits). */
+    /* s[r][t] := q[r] . K[t] for t < n, scales included (up to 31 more are written, of any bits).
+     */
     void (*scores)(const struct attn_tile *tile, uint32_t n_rows, bool ask, const float *q,
                    uint32_t d, float *s);
     /* Online softmax to base 2 of one row: s[0..n) (n a multiple of 16; masked: -infinity) become
@@ -86,8 +88,6 @@ struct kernels {
 
     uint32_t attn_group;                   /* most rows of attn_type's kernels */
     struct attn_type attn[KV_TYPE_I8 + 1]; /* by enum kv_type */
-    /* s := scale * scales[t / 32][t % 32] * s, for int8's raw products; n a multiple of 16. */
-    void (*attn_scale_tokens)(float *s, uint32_t n, float scale, const float *const *scales);
     /* s := factor * cap * tanh(s / cap); n a multiple of 16. */
     void (*attn_softcap)(float *s, uint32_t n, float cap, float factor);
     float (*attn_sum)(const float *l); /* of 16 partial sums */

@@ -31,10 +31,10 @@
                  [KV_TYPE_BF16] = ATTN_BF16,                                                       \
                  [KV_TYPE_F32] = ATTN_ENTRY(f32, attn_q_float),                                    \
                  [KV_TYPE_I8] = ATTN_ENTRY(i8, attn_q_int)},                                       \
-        .attn_scale_tokens = attn_scale_tokens, .attn_softcap = attn_softcap,                      \
-        .attn_sum = attn_sum, .attn_blend = attn_blend, .attn_exp2_1 = attn_exp2_1,                \
-        .attn_exp2 = attn_exp2, .rmsnorm = ops_body_rmsnorm, .add = ops_body_add,                  \
-        .silu_mul = ops_body_silu_mul, .softmax = ops_body_softmax, .divide = ops_body_divide,     \
+        .attn_softcap = attn_softcap, .attn_sum = attn_sum, .attn_blend = attn_blend,              \
+        .attn_exp2_1 = attn_exp2_1, .attn_exp2 = attn_exp2, .rmsnorm = ops_body_rmsnorm,           \
+        .add = ops_body_add, .silu_mul = ops_body_silu_mul, .softmax = ops_body_softmax,           \
+        .divide = ops_body_divide,                                                                 \
     }
 
 #endif
