@@ -6,6 +6,7 @@
 
 #include "common/base/config.h"
 #include "common/base/config_options.h"
+#include "common/base/cpu_list.h"
 
 static bool is_plain_name(const char *s)
 {
@@ -84,6 +85,30 @@ static int check_ports(const struct omni_config *c, struct error *err)
     return 0;
 }
 
+/* One list of cpus per member; fewer are fine, the others are placed by the topology.  Whether the
+ * machine has these cpus is the topology's to say. */
+static int check_cpus(const char *key, const char *lists, uint32_t n_members, struct error *err)
+{
+    const char *rest = lists[0] != '\0' ? lists : NULL;
+    uint64_t bits[CPU_LIST_WORDS];
+    uint32_t n_lists = 0;
+
+    while (rest != NULL) {
+        const char *text = rest;
+        size_t n = cpu_list_next(&rest);
+
+        n_lists++;
+        if (cpu_list_parse(text, n, bits) != 0)
+            return error_set(err, -EINVAL,
+                             "%s: expected lists of cpus below %d separated by '|', such as "
+                             "0-3,8|16-19, found \"%s\"",
+                             key, CPU_LIST_CPUS_MAX, lists);
+    }
+    return n_lists <= n_members ? 0
+                                : error_set(err, -EINVAL, "%s: %u lists of cpus for %u processes",
+                                            key, n_lists, n_members);
+}
+
 int config_check(const struct omni_config *c, struct error *err)
 {
     int rc;
@@ -108,6 +133,10 @@ int config_check(const struct omni_config *c, struct error *err)
         rc = check_queues(c, err);
     if (rc == 0)
         rc = check_ports(c, err);
+    if (rc == 0)
+        rc = check_cpus("engine.cpus", c->engine_cpus, c->group_n_engines, err);
+    if (rc == 0)
+        rc = check_cpus("worker.cpus", c->worker_cpus, c->group_n_workers, err);
     return rc;
 }
 

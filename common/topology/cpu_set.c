@@ -1,9 +1,5 @@
 /* Sets of cpus and their text form.  See topology.h. */
-#include <ctype.h>
-#include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "common/topology/topology.h"
 
@@ -45,39 +41,9 @@ bool cpu_set_intersects(const struct cpu_set *a, const struct cpu_set *b)
     return false;
 }
 
-static bool parse_number(const char **p, unsigned long *out)
+int topology_parse_cpus(const char *text, size_t n, struct cpu_set *out)
 {
-    char *end;
-
-    if (!isdigit((unsigned char)**p))
-        return false;
-    *out = strtoul(*p, &end, 10);
-    *p = end;
-    return *out < TOPOLOGY_CPUS_MAX;
-}
-
-int topology_parse_cpus(const char *text, struct cpu_set *out)
-{
-    const char *p = text;
-    unsigned long first, last;
-
-    memset(out, 0, sizeof *out);
-    for (;;) {
-        if (!parse_number(&p, &first))
-            return -EINVAL;
-        last = first;
-        if (*p == '-') {
-            p++;
-            if (!parse_number(&p, &last) || last < first)
-                return -EINVAL;
-        }
-        for (unsigned long cpu = first; cpu <= last; cpu++)
-            cpu_set_add(out, (uint32_t)cpu);
-        if (*p == '\0')
-            return 0;
-        if (*p++ != ',')
-            return -EINVAL;
-    }
+    return cpu_list_parse(text, n, out->bits);
 }
 
 void topology_format_cpus(const struct cpu_set *set, char *out, uint32_t out_size)

@@ -111,13 +111,14 @@ static bool all_usable(const struct topology *t, const struct cpu_set *s)
 }
 
 static int place_named(struct topology_place *p, const struct topology *t, const char *text,
-                       uint32_t threads, struct error *err)
+                       size_t n, uint32_t threads, struct error *err)
 {
     memset(p, 0, sizeof *p);
-    if (topology_parse_cpus(text, &p->cpus) != 0)
-        return error_set(err, -EINVAL, "cpus: expected e.g. 0-3,8, found \"%s\"", text);
+    if (topology_parse_cpus(text, n, &p->cpus) != 0)
+        return error_set(err, -EINVAL, "cpus: expected e.g. 0-3,8, found \"%.*s\"", (int)n, text);
     if (!all_usable(t, &p->cpus))
-        return error_set(err, -EINVAL, "cpus \"%s\": not all of them are ours to use", text);
+        return error_set(err, -EINVAL, "cpus \"%.*s\": not all of them are ours to use", (int)n,
+                         text);
     p->n_threads = threads != 0 ? threads : cpu_set_count(&p->cpus);
     p->node = memory_node(t, node_of_cpu(t, (uint32_t)cpu_set_nth(&p->cpus, 0)));
     p->pinned = !t->synthetic;
@@ -128,20 +129,14 @@ static int place_named(struct topology_place *p, const struct topology *t, const
 static int apply_named(struct topology_place *places, uint32_t n, const struct topology *t,
                        const char *lists, uint32_t threads, struct error *err)
 {
-    char text[256];
+    const char *rest = lists != NULL && lists[0] != '\0' ? lists : NULL;
 
-    for (uint32_t i = 0; i < n && lists != NULL && lists[0] != '\0'; i++) {
-        size_t len = strcspn(lists, "|");
-        int rc;
+    for (uint32_t i = 0; i < n && rest != NULL; i++) {
+        const char *text = rest;
+        int rc = place_named(&places[i], t, text, cpu_list_next(&rest), threads, err);
 
-        if (len >= sizeof text)
-            return error_set(err, -EINVAL, "cpus: list too long");
-        memcpy(text, lists, len);
-        text[len] = '\0';
-        rc = place_named(&places[i], t, text, threads, err);
         if (rc != 0)
             return rc;
-        lists += len + (lists[len] == '|');
     }
     return 0;
 }

@@ -8,12 +8,14 @@
 #define OMNI_COMMON_TOPOLOGY_TOPOLOGY_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
+#include "common/base/cpu_list.h"
 #include "common/base/error.h"
 
 enum {
-    TOPOLOGY_CPUS_MAX = 1024,
+    TOPOLOGY_CPUS_MAX = CPU_LIST_CPUS_MAX,
     TOPOLOGY_CORES_MAX = 256, /* per node */
     TOPOLOGY_NODES_MAX = 16,
     TOPOLOGY_WORKERS_MAX = 16
@@ -71,8 +73,8 @@ int topology_plan(const struct topology *t, const struct topology_request *r,
 /* Pins the calling thread; 0 or -errno. */
 int topology_pin_thread(const struct cpu_set *cpus);
 
-/* "0-3,8" <-> set.  Parse: 0 or -EINVAL. */
-int topology_parse_cpus(const char *text, struct cpu_set *out);
+/* "0-3,8" <-> set.  Parse: of n characters; 0 or -EINVAL. */
+int topology_parse_cpus(const char *text, size_t n, struct cpu_set *out);
 void topology_format_cpus(const struct cpu_set *set, char *out, uint32_t out_size);
 
 uint32_t cpu_set_count(const struct cpu_set *s);

@@ -130,6 +130,11 @@ static void checks_that_concern_several(void **state)
                {"group.name=a/b", "group.name"},
                {"group.name=..", "group.name"},
                {"router.queue_max=10,x", "router.queue_max"},
+               {"worker.cpus=0;1", "separated by '|'"},
+               {"engine.cpus=0-", "engine.cpus: expected lists of cpus"},
+               {"engine.cpus=1024", "below 1024"},
+               {"worker.cpus=0|", "worker.cpus: expected lists of cpus"},
+               {"worker.cpus=0|1", "2 lists of cpus for 1 processes"},
                {"router.tcp_ports=9-3", "router.tcp_ports"},
                {"router.tcp_port=7600", "lies in router.tcp_ports"}};
     struct omni_config c;
@@ -160,10 +165,12 @@ static void what_is_printed_can_be_read(void **state)
     (void)state;
     config_defaults(&c);
     assert_int_equal(config_set(&c, "engine.offload=always", &err), 0);
+    assert_int_equal(config_set(&c, "group.n_workers=2", &err), 0);
     assert_int_equal(config_set(&c, "worker.cpus=1-2|3", &err), 0);
     assert_int_equal(config_set(&c, "engine.numa_bind=no", &err), 0);
     config_print(&c, f);
     fclose(f);
+    assert_int_equal(config_check(&c, &err), 0);
     assert_int_equal(load(&again, text, &err), 0);
     assert_memory_equal(&c, &again, sizeof c);
 }

@@ -171,18 +171,19 @@ static void exclusive_means_nobody_else(void **state)
 static void cpu_lists_there_and_back(void **state)
 {
     static const char *const good[] = {"0", "0-3", "1,3,5-7", "63-65,1023"};
-    static const char *const bad[] = {"", "-1", "3-1", "1,", "1024", "1-", "a", "1;2", "1 2"};
+    static const char *const bad[] = {"",  "-1",  "3-1", "1,",   "1024",      "1-",
+                                      "a", "1;2", "1 2", "1--2", "4294967296"};
     struct cpu_set set;
     char text[64];
 
     (void)state;
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
-        assert_int_equal(topology_parse_cpus(good[i], &set), 0);
+        assert_int_equal(topology_parse_cpus(good[i], strlen(good[i]), &set), 0);
         topology_format_cpus(&set, text, sizeof text);
         assert_string_equal(text, good[i]);
     }
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
-        assert_int_equal(topology_parse_cpus(bad[i], &set), -EINVAL);
+        assert_int_equal(topology_parse_cpus(bad[i], strlen(bad[i]), &set), -EINVAL);
     assert_int_equal(cpu_set_nth(&set, 99), -1);
 }
 
