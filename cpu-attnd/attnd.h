@@ -8,9 +8,9 @@
 #define OMNI_CPU_ATTND_ATTND_H
 
 #include "common/base/config.h"
+#include "common/sched/job_order.h"
 #include "common/shm/stats.h"
 #include "common/topology/topology.h"
-#include "common/sched/job_order.h"
 #include "cpu-attnd/link.h"
 
 enum { ATTND_ENGINES_MAX = 16 };
