@@ -173,6 +173,7 @@ static int ask_stdin(struct chat *chat)
         command_fail("chat", &error);
         return -EIO;
     }
+    file_bytes_chomp(&text);
     return ask(chat, text.data, text.n);
 }
 

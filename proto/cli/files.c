@@ -57,6 +57,12 @@ int file_read_all(const char *path, size_t bytes_max, struct file_bytes *out, st
     return error_set(error, err, "cannot read %s: %s", is_stdin ? "stdin" : path, strerror(-err));
 }
 
+void file_bytes_chomp(struct file_bytes *bytes)
+{
+    if (bytes->n > 0 && bytes->data[bytes->n - 1] == '\n')
+        bytes->data[--bytes->n] = '\0';
+}
+
 void file_bytes_free(struct file_bytes *bytes)
 {
     free(bytes->data);

@@ -13,6 +13,9 @@ struct file_bytes {
 
 /* path "-": stdin.  0, -EFBIG (more than bytes_max) or -errno. */
 int file_read_all(const char *path, size_t bytes_max, struct file_bytes *out, struct error *error);
+/* Drops one newline at the end: an editor's or echo's, which the writer did not mean to say. */
+void file_bytes_chomp(struct file_bytes *bytes);
+
 void file_bytes_free(struct file_bytes *bytes);
 
 #endif

@@ -33,6 +33,8 @@ static int read_raw(struct run_input *in, bool chat, const struct message_genera
         return error_set(error, -ENOMEM, "out of memory");
     struct run_request *r = &in->requests[in->n++];
 
+    if (chat) /* a raw prompt is byte for byte what the file holds */
+        file_bytes_chomp(&in->file);
     r->ask = *given;
     client_id_new(&r->ask.id);
     r->ask.has_prompt = true;

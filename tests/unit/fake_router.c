@@ -111,6 +111,17 @@ static void say_bulk(int sock, const struct request_id *id, uint32_t n)
         say(sock, &m);
 }
 
+static void keep_question(struct fake_router *r, const struct message_generate *g)
+{
+    struct str text = {.data = "", .n = 0};
+
+    if (g->has_prompt)
+        text = g->prompt;
+    else if (g->has_messages && g->messages.n != 0)
+        text = g->messages.data[g->messages.n - 1].content;
+    snprintf(r->asked, sizeof r->asked, "%.*s", (int)text.n, text.n != 0 ? text.data : "");
+}
+
 static void on_generate(struct fake_router *r, int sock, const struct message_generate *g)
 {
     struct fake_request *request = find_request(r, &g->id);
@@ -136,6 +147,7 @@ static void on_generate(struct fake_router *r, int sock, const struct message_ge
         invariant(r->n_requests < FAKE_REQUESTS_MAX);
         request = &r->requests[r->n_requests++];
         *request = (struct fake_request){.id = g->id, .n_tokens = g->max_tokens};
+        keep_question(r, g);
         atomic_fetch_add(&r->n_generates, 1);
     }
     if (!say_tokens(r, sock, request, g->resume_from))

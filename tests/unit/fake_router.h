@@ -44,6 +44,7 @@ struct fake_router {
     _Atomic bool lose_generate;   /* the next generate is lost with its session; once */
     _Atomic uint32_t n_generates; /* requests begun */
     _Atomic uint32_t n_lost;
+    char asked[128]; /* prompt, or last message, of the latest generate, cut; after its end */
     struct request_id lost; /* the one that was; after n_lost */
     int hello;
     struct fake_session sessions[FAKE_SESSIONS_MAX];

@@ -204,6 +204,32 @@ static void test_chat(void **state)
     assert_string_equal(output, "aa\n");
 }
 
+static void check_asked(const char *command, const char *asked)
+{
+    assert_int_equal(omni("%s", command), 0);
+    assert_string_equal(router.asked, asked);
+}
+
+/* What echo and editors put at the end is not part of a question; of a raw prompt every byte is. */
+static void test_newline_at_the_end(void **state)
+{
+    char path[160], command[512];
+
+    (void)state;
+    snprintf(path, sizeof path, "%s", write_file("question.txt", "Why?\n\n"));
+    snprintf(command, sizeof command, "chat --url %s --max-tokens 1 < %s", router.url, path);
+    check_asked(command, "Why?\n");
+    snprintf(command, sizeof command, "run --url %s --max-tokens 1 --chat --prompt-file %s",
+             router.url, path);
+    check_asked(command, "Why?\n");
+    snprintf(command, sizeof command, "run --url %s --max-tokens 1 --prompt-file %s", router.url,
+             path);
+    check_asked(command, "Why?\n\n");
+    snprintf(command, sizeof command, "chat --url %s --max-tokens 1 </dev/null", router.url);
+    check_asked(command, "");
+    unlink(path);
+}
+
 static void test_status_and_cancel(void **state)
 {
     (void)state;
@@ -309,6 +335,7 @@ int main(void)
         CLI_TEST(test_run_resumes_a_lost_session),
         CLI_TEST(test_run_sends_again_what_never_arrived),
         CLI_TEST(test_chat),
+        CLI_TEST(test_newline_at_the_end),
         CLI_TEST(test_status_and_cancel),
         CLI_TEST(test_tokenize),
         cmocka_unit_test(test_nobody_answers),
