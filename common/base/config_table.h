@@ -80,8 +80,6 @@
       "a client whose outbox is full for so long is disconnected")                                 \
     X(router, outbox_kb, U32, "256", 16, 1048576, "KiB", "outbox per session")                     \
     X(router, result_keep_s, U32, "60", 0, 86400, "s", "finished results are kept for late askers")\
-    X(router, grace_s, U32, "0", 0, 86400, "s",                                                    \
-      "an engine keeps best-effort requests parked so long for a new router")                      \
     X(router, tcp_listen, STRING, "", 0, 100, "",                                                  \
       "address for clients over tcp, e.g. 127.0.0.1; empty: no tcp")                               \
     X(router, tcp_port, U32, "7470", 1, 65535, "", "tcp port of hello")                            \
