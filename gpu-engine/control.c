@@ -80,6 +80,14 @@ static bool outbox_is_empty(struct control *c)
     return empty;
 }
 
+static bool outbox_overflowed(struct control *c)
+{
+    pthread_mutex_lock(&c->lock);
+    bool overflowed = c->overflowed;
+    pthread_mutex_unlock(&c->lock);
+    return overflowed;
+}
+
 /* What an old router was to be told means nothing to a new one. */
 static void forget_outbox(struct control *c)
 {
@@ -128,6 +136,7 @@ static void meet_router(struct control *c, uint64_t epoch, bool asked)
 
     if (is_new) {
         lose_router(c, "it was restarted");
+        forget_outbox(c); /* also what was said while no router was there */
         c->router_epoch = epoch;
         atomic_store(&c->connected, true);
         log_info("router_met", "epoch=%llu", (unsigned long long)epoch);
@@ -212,7 +221,7 @@ static void tick(struct control *c)
     }
     if (now - c->heard_ns > WIRE_LOST_MS * NS_PER_MS)
         lose_router(c, "silent");
-    if (c->overflowed)
+    if (outbox_overflowed(c))
         lose_router(c, "it does not read");
 }
 

@@ -54,13 +54,7 @@ static int open_model(struct host *h, struct error *err)
 
 static int plan_topology(struct host *h, struct error *err)
 {
-    const struct omni_config *c = h->engine.config;
-    struct topology_request request = {.n_engines = c->group_n_engines,
-                                       .n_workers = c->group_n_workers,
-                                       .engine_threads = c->engine_threads,
-                                       .worker_threads = c->worker_threads,
-                                       .engine_cpus = c->engine_cpus,
-                                       .worker_cpus = c->worker_cpus};
+    struct topology_request request = topology_request_of(h->engine.config);
     int rc = topology_load(&h->topology, NULL, err);
 
     if (rc == 0)
@@ -249,6 +243,9 @@ static int open_all(struct host *h, struct error *err)
     if (rc == 0 && engine_init(e) != 0)
         rc = error_set(err, -ENOMEM, "no memory for %u sequences of %u tokens",
                        e->config->engine_max_seqs, e->context_max);
+    h->held = calloc(e->config->engine_max_seqs, sizeof *h->held);
+    if (rc == 0 && h->held == NULL)
+        rc = error_set(err, -ENOMEM, "no memory for the introduction");
     return rc == 0 ? open_control(h, err) : rc;
 }
 
@@ -309,6 +306,7 @@ void host_shutdown(struct host *h)
     struct engine *e = &h->engine;
 
     control_destroy(h->control);
+    free(h->held);
     sweep_log_close(&e->sweep_log);
     if (e->device != NULL)
         e->ops->close(e->device);

@@ -22,6 +22,7 @@ struct host {
     struct model *model;
     struct exchange_shm *shm; /* engine.exchange is this, or a wrapper around it */
     struct control *control;
+    struct held_request *held; /* [max_seqs] of the last introduction; control thread */
     uint64_t identity; /* epoch in messages: changes with every start, whatever became of shm */
     struct bell_shared bell; /* private memory */
     _Atomic uint32_t events; /* grows with each ring of it */

@@ -49,6 +49,8 @@ static void fill(struct sequence *s, const struct message_submit *m)
     for (uint32_t i = 0; i < s->n_stop_tokens; i++)
         s->stop_tokens[i] = m->stop_tokens.data[i];
     s->arrival_ns = m->arrival_ns;
+    s->ttft_slo_ns = m->has_ttft_slo_ms ? (uint64_t)(m->ttft_slo_ms * 1e6) : 0;
+    s->tpot_slo_ns = m->has_tpot_slo_ms ? (uint64_t)(m->tpot_slo_ms * 1e6) : 0;
     memcpy(s->tokens, m->tokens.data, m->tokens.n * sizeof *s->tokens);
 }
 
@@ -61,6 +63,11 @@ static void decide(struct engine *e, const struct message_submit *m,
         *answer = (struct admission_answer){.code = ERROR_OVERLOADED, .retry_after_ms = 200};
         snprintf(answer->message, sizeof answer->message,
                  "the engine holds engine.max_seqs = %u sequences", e->sequences.n);
+    } else if (sequence_ask(&e->sequences, &m->id, SEQUENCE_ASK_CANCEL) == 0) {
+        /* A router that lost us for a moment sends it anew: two runs must not speak under one id. */
+        *answer = (struct admission_answer){.code = ERROR_OVERLOADED, .retry_after_ms = 100};
+        snprintf(answer->message, sizeof answer->message,
+                 "an earlier run of this id is being ended");
     } else if (m->class_index >= config_classes(e->config, names)) {
         *answer = (struct admission_answer){.code = ERROR_BAD_REQUEST};
         snprintf(answer->message, sizeof answer->message,
@@ -77,10 +84,8 @@ static void decide(struct engine *e, const struct message_submit *m,
     }
 }
 
-static void on_submit(void *arg, const struct message_submit *m)
+bool intake_submit(struct engine *e, const struct message_submit *m)
 {
-    struct host *h = arg;
-    struct engine *e = &h->engine;
     struct sequence *s = sequence_take(&e->sequences);
     struct admission_answer answer;
 
@@ -89,10 +94,18 @@ static void on_submit(void *arg, const struct message_submit *m)
     if (answer.accepted) {
         fill(s, m);
         sequence_arrive(&e->sequences, s);
-        host_ring(h);
     } else if (s != NULL) {
         sequence_forget(&e->sequences, s);
     }
+    return answer.accepted;
+}
+
+static void on_submit(void *arg, const struct message_submit *m)
+{
+    struct host *h = arg;
+
+    if (intake_submit(&h->engine, m))
+        host_ring(h);
 }
 
 static void ask(struct host *h, const struct request_id *id, enum sequence_ask what)
@@ -126,17 +139,19 @@ static void introduce(void *arg, struct message_engine_hello *hello)
     struct engine *e = &h->engine;
 
     atomic_store_explicit(&e->state_wanted, true, memory_order_relaxed);
-    *hello = (struct message_engine_hello){.version = PROTO_VERSION,
-                                           .engine = e->index,
-                                           .epoch = h->identity,
-                                           .pid = (uint32_t)getpid(),
-                                           .model_hash = e->geometry.model_hash,
-                                           .n_ctx = e->context_max,
-                                           .n_vocab = e->n_vocab,
-                                           .kv_blocks_total = e->pool.n_blocks,
-                                           .block_tokens = e->geometry.block_tokens,
-                                           .n_workers = e->exchange->n_workers,
-                                           .requests_max = e->sequences.n};
+    *hello = (struct message_engine_hello){
+        .version = PROTO_VERSION,
+        .engine = e->index,
+        .epoch = h->identity,
+        .pid = (uint32_t)getpid(),
+        .model_hash = e->geometry.model_hash,
+        .n_ctx = e->context_max,
+        .n_vocab = e->n_vocab,
+        .kv_blocks_total = e->pool.n_blocks,
+        .block_tokens = e->geometry.block_tokens,
+        .n_workers = e->exchange->n_workers,
+        .requests_max = e->sequences.n,
+        .held = {.data = h->held, .n = sequence_list(&e->sequences, h->held, e->sequences.n)}};
 }
 
 struct control_handlers intake_handlers(struct host *h)

@@ -10,4 +10,8 @@
 /* Handlers for control_create; their argument is the host. */
 struct control_handlers intake_handlers(struct host *h);
 
+/* Answers through the engine's sink, and hands an accepted request over; true: accepted.  For whoever
+ * stands in for the router without a socket. */
+bool intake_submit(struct engine *e, const struct message_submit *m);
+
 #endif

@@ -33,6 +33,7 @@ static void accept_token(struct engine *e, struct sequence *s, uint32_t token, b
     e->items[out->items.n] = (struct engine_token_item){
         .id = s->id, .index = index, .ids = {.data = &e->item_ids[out->items.n], .n = 1}};
     out->items.n++;
+    atomic_store_explicit(&s->n_told, index + 1, memory_order_relaxed);
 }
 
 /* ---- The sweep ------------------------------------------------------------------------------- */

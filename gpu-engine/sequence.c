@@ -76,6 +76,7 @@ static void sequence_clear(struct sequence *s)
     size_t first = offsetof(struct sequence, id);
 
     atomic_store(&s->ask, SEQUENCE_GO_ON);
+    atomic_store(&s->n_told, 0);
     memset((char *)s + first, 0, sizeof *s - first);
     s->tokens = tokens;
     s->blocks = blocks;
@@ -153,6 +154,24 @@ int sequence_ask(struct sequence_table *t, const struct request_id *id, enum seq
     }
     pthread_mutex_unlock(&t->lock);
     return rc;
+}
+
+uint32_t sequence_list(struct sequence_table *t, struct held_request *out, uint32_t n_max)
+{
+    uint32_t n = 0;
+
+    pthread_mutex_lock(&t->lock);
+    for (uint32_t i = 0; i < t->n && n < n_max; i++) {
+        struct sequence *s = &t->all[i];
+        int state = atomic_load_explicit(&s->state, memory_order_relaxed);
+
+        if (state == SEQUENCE_FREE || state == SEQUENCE_ENDED)
+            continue;
+        out[n++] = (struct held_request){
+            .id = s->id, .n_tokens = atomic_load_explicit(&s->n_told, memory_order_relaxed)};
+    }
+    pthread_mutex_unlock(&t->lock);
+    return n;
 }
 
 void sequence_ask_all(struct sequence_table *t, enum sequence_ask ask)

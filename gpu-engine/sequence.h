@@ -48,10 +48,15 @@ enum sequence_state {
 /* What was asked of a running sequence; the highest wins. */
 enum sequence_ask { SEQUENCE_GO_ON, SEQUENCE_ASK_STOP, SEQUENCE_ASK_CANCEL };
 
+/* A copy's two steps: the device between its KV and staging, the exchange between staging and
+ * arena.  Out: device, then exchange.  In: exchange, then device. */
+enum sequence_copy { SEQUENCE_COPY_NONE, SEQUENCE_COPY_DEVICE, SEQUENCE_COPY_EXCHANGE };
+
 struct sequence {
     /* Looked at by both threads at any time; the engine's loops pass over free ones by state. */
     _Atomic(enum sequence_state) state;
-    _Atomic int ask; /* enum sequence_ask */
+    _Atomic int ask;         /* enum sequence_ask */
+    _Atomic uint32_t n_told; /* output tokens sent to the router; written by the engine thread */
 
     /* fixed at arrival */
     struct request_id id;
@@ -63,7 +68,8 @@ struct sequence {
     uint32_t stop_tokens[SEQUENCE_STOP_TOKENS_MAX];
     uint32_t n_stop_tokens;
     uint64_t arrival_ns;
-    uint64_t order; /* grows with every arrival: newest = largest */
+    uint64_t ttft_slo_ns, tpot_slo_ns; /* its own objectives; 0 = its class's */
+    uint64_t order;                    /* grows with every arrival: newest = largest */
 
     /* engine thread */
     uint32_t *tokens; /* [context_max + 1] */
@@ -81,7 +87,8 @@ struct sequence {
     uint32_t n_arena_blocks;
     uint32_t slot; /* job slot, or SEQUENCE_NONE */
     bool in_slot;  /* a token of it is under way in the device's slot */
-    uint64_t copy_ticket;
+    enum sequence_copy copy;
+    uint64_t copy_ticket; /* of the step under way */
 
     enum finish_reason reason;
     uint32_t n_device_tokens, n_worker_tokens;
@@ -121,7 +128,11 @@ void sequence_forget(struct sequence_table *t, struct sequence *s);
 
 /* Control thread: sets what is asked of the request; -ENOENT if it is not here. */
 int sequence_ask(struct sequence_table *t, const struct request_id *id, enum sequence_ask ask);
-/* The same for all (a router that is gone). */
+/* Control thread: the requests that are not ended, and how many tokens each has told; at most
+ * n_max, returns their number. */
+uint32_t sequence_list(struct sequence_table *t, struct held_request *out, uint32_t n_max);
+
+/* sequence_ask for all (a router that is gone). */
 void sequence_ask_all(struct sequence_table *t, enum sequence_ask ask);
 
 /* Engine thread: next arrival in order, now WAITING; NULL if there is none. */

@@ -285,6 +285,9 @@ enum directory_state {
     DIRECTORY_LEAVING
 };
 
+/* Stop tokens are the model's end-of-text ids, unless: */
+enum { SEQUENCE_IGNORE_EOS = 1 };
+
 struct sequence_params {  /* how the sequence's next token is chosen; all a new engine needs */
     uint64_t seed;        /*  0 the router gives one to a request that has none */
     uint64_t ttft_slo_ns; /*  8 0 = the class's */
