@@ -85,7 +85,7 @@ static bool drain_slot(struct engine *e, struct sequence *s)
 
 static bool drain(struct engine *e, struct sequence *s)
 {
-    if (s->copy_ticket != 0 && !placement_copy_ended(e, s))
+    if (s->copy != SEQUENCE_COPY_NONE && !placement_copy_ended(e, s))
         return false;
     kv_release(e, s);
     if (!drain_slot(e, s))

@@ -44,8 +44,9 @@ enum exchange_peer {
 struct exchange_ops {
     const char *name;
     void (*payload)(struct exchange *x, uint32_t slot, struct exchange_payload *out);
-    /* Publishes the job whose payload is written; returns its generation. */
-    uint32_t (*post)(struct exchange *x, const struct exchange_job *job);
+    /* Publishes the job whose payload is written.  0, or -EIO: the slot is not as we left it, a peer
+     * broke the protocol; nothing was posted. */
+    int (*post)(struct exchange *x, const struct exchange_job *job, uint32_t *generation);
     /* Wakes the workers that were posted to since the last flush. */
     void (*flush)(struct exchange *x);
     /* Refreshes done[slot] = generation of the last finished job of each slot, for all slots;
@@ -54,8 +55,17 @@ struct exchange_ops {
     /* The output was copied out of the slot: DONE -> FREE.  0, or -EIO: the worker could not
      * compute the job, so what was copied is no output. */
     int (*take)(struct exchange *x, uint32_t slot, uint32_t generation);
-    /* Memory of arena block `block` of a worker, where KV copies start or end. */
+    /* KV moves in two steps: the device between its KV and staging, the exchange between staging
+     * and the arena.  staging: memory for arena block `block`, where the device's copies start or
+     * end.  copy_out, copy_in: the second step, for blocks whose staging is filled (out) or wanted
+     * (in).  1: it is done (staging is the arena itself); 0: under way, copy_done(*ticket) says 1
+     * when it has ended. */
     void *(*staging)(struct exchange *x, uint32_t worker, uint32_t block);
+    int (*copy_out)(struct exchange *x, uint32_t worker, const uint32_t *blocks, uint32_t n,
+                    uint64_t *ticket);
+    int (*copy_in)(struct exchange *x, uint32_t worker, const uint32_t *blocks, uint32_t n,
+                   uint64_t *ticket);
+    int (*copy_done)(struct exchange *x, uint64_t ticket);
     enum exchange_peer (*peer)(struct exchange *x, uint32_t worker);
     /* Its process, 0 while there is none.  NULL: workers here are no processes. */
     uint32_t (*peer_pid)(struct exchange *x, uint32_t worker);

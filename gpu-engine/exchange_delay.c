@@ -11,6 +11,7 @@ struct exchange_delay {
     struct exchange base; /* first */
     struct exchange *inner;
     uint32_t polls_max;
+    uint64_t n_looks;  /* at copies */
     uint32_t *arrived; /* [n_slots] generation last seen finished by the inner exchange */
     uint32_t *visible; /* [n_slots] generation shown */
     uint32_t *hold;    /* [n_slots] polls until visible follows arrived */
@@ -29,11 +30,11 @@ static void delay_payload(struct exchange *x, uint32_t slot, struct exchange_pay
     inner->ops->payload(inner, slot, out);
 }
 
-static uint32_t delay_post(struct exchange *x, const struct exchange_job *job)
+static int delay_post(struct exchange *x, const struct exchange_job *job, uint32_t *generation)
 {
     struct exchange *inner = delay_of(x)->inner;
 
-    return inner->ops->post(inner, job);
+    return inner->ops->post(inner, job, generation);
 }
 
 static void delay_flush(struct exchange *x)
@@ -80,6 +81,25 @@ static void *delay_staging(struct exchange *x, uint32_t worker, uint32_t block)
     struct exchange *inner = delay_of(x)->inner;
 
     return inner->ops->staging(inner, worker, block);
+}
+
+/* A copy between staging and arena takes as many looks as the longest result is held for polls;
+ * the bytes are there from the start, as with the inner exchange. */
+static int delay_copy(struct exchange *x, uint32_t worker, const uint32_t *blocks, uint32_t n,
+                      uint64_t *ticket)
+{
+    struct exchange_delay *d = delay_of(x);
+
+    (void)worker;
+    (void)blocks;
+    (void)n;
+    *ticket = d->n_looks + d->polls_max;
+    return 0;
+}
+
+static int delay_copy_done(struct exchange *x, uint64_t ticket)
+{
+    return delay_of(x)->n_looks++ >= ticket;
 }
 
 static enum exchange_peer delay_peer(struct exchange *x, uint32_t worker)
@@ -160,6 +180,9 @@ static const struct exchange_ops delay_ops = {
     .poll_done = delay_poll_done,
     .take = delay_take,
     .staging = delay_staging,
+    .copy_out = delay_copy,
+    .copy_in = delay_copy,
+    .copy_done = delay_copy_done,
     .peer = delay_peer,
     .peer_pid = delay_peer_pid,
     .read_rate = delay_read_rate,

@@ -42,9 +42,9 @@ static void shm_payload(struct exchange *x, uint32_t slot, struct exchange_paylo
                                      .out_stride = t->layout.out_width};
 }
 
-static uint32_t shm_post(struct exchange *x, const struct exchange_job *job)
+static int shm_post(struct exchange *x, const struct exchange_job *job, uint32_t *generation)
 {
-    uint32_t s, generation;
+    uint32_t s;
     struct job_table *t = table_of(x, job->slot, &s);
     struct job_desc desc = {.seq_idx = job->seq_idx,
                             .seq_gen = job->seq_generation,
@@ -55,11 +55,12 @@ static uint32_t shm_post(struct exchange *x, const struct exchange_job *job)
                             .deadline_ns = job->deadline_ns,
                             .posted_ns = clock_now_ns(),
                             .sweep = job->sweep};
-    int rc = job_engine_post(t, s, &desc, &generation);
 
-    invariant(rc == 0); /* the device posts free slots within the table's bounds only */
+    /* We post free slots within the table's bounds: another answer is a worker's doing. */
+    if (job_engine_post(t, s, &desc, generation) != 0)
+        return -EIO;
     shm_of(x)->to_flush |= UINT32_C(1) << worker_of(x, job->slot);
-    return generation;
+    return 0;
 }
 
 static void shm_flush(struct exchange *x)
@@ -88,7 +89,6 @@ static int shm_take(struct exchange *x, uint32_t slot, uint32_t generation)
     struct job_table *t = table_of(x, slot, &s);
     enum job_outcome outcome = job_engine_take(t, s, generation, NULL);
 
-    invariant(outcome == JOB_OK || outcome == JOB_FAILED);
     return outcome == JOB_OK ? 0 : -EIO;
 }
 
@@ -97,6 +97,25 @@ static int shm_take(struct exchange *x, uint32_t slot, uint32_t generation)
 static void *shm_staging(struct exchange *x, uint32_t worker, uint32_t block)
 {
     return arena_block(&shm_of(x)->arenas[worker], block);
+}
+
+/* Staging is the arena: what the device copied is there. */
+static int shm_copy_is_done(struct exchange *x, uint32_t worker, const uint32_t *blocks, uint32_t n,
+                            uint64_t *ticket)
+{
+    (void)x;
+    (void)worker;
+    (void)blocks;
+    (void)n;
+    *ticket = 0;
+    return 1;
+}
+
+static int shm_copy_done(struct exchange *x, uint64_t ticket)
+{
+    (void)x;
+    (void)ticket;
+    return 1;
 }
 
 static enum exchange_peer shm_peer(struct exchange *x, uint32_t worker)
@@ -134,7 +153,9 @@ static int shm_slot_release(struct exchange *x, uint32_t slot)
     enum job_state state = job_engine_state(t, s);
 
     if (state == JOB_DONE) {
-        job_engine_take(t, s, job_engine_done_generation(t, s), NULL);
+        /* By the word: a worker that died before its done word has published all the same. */
+        uint64_t word = atomic_load_explicit(&t->slots[s].word, memory_order_acquire);
+        job_engine_take(t, s, job_word_generation(word), NULL);
         state = job_engine_state(t, s);
     }
     if (state == JOB_POSTED && job_engine_reclaim_begin(t) == 0) {
@@ -221,6 +242,9 @@ static const struct exchange_ops shm_ops = {
     .poll_done = shm_poll_done,
     .take = shm_take,
     .staging = shm_staging,
+    .copy_out = shm_copy_is_done,
+    .copy_in = shm_copy_is_done,
+    .copy_done = shm_copy_done,
     .peer = shm_peer,
     .peer_pid = shm_peer_pid,
     .read_rate = shm_read_rate,

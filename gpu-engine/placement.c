@@ -107,8 +107,8 @@ static uint32_t plan_copy_out(struct engine *e, struct sequence *s)
     return n;
 }
 
-static void submit_copy(struct engine *e, struct sequence *s, enum device_copy_direction direction,
-                        uint32_t n)
+static void begin_device_copy(struct engine *e, struct sequence *s,
+                              enum device_copy_direction direction, uint32_t n)
 {
     struct device_copy copy = {.direction = direction,
                                .n_blocks = n,
@@ -117,8 +117,31 @@ static void submit_copy(struct engine *e, struct sequence *s, enum device_copy_d
     int rc = e->ops->copy(e->device, &copy, &s->copy_ticket);
 
     invariant(rc == 0); /* n_copies is below the device's copies_max */
-    e->n_copies++;
-    engine_count(e, ENGINE_STAT_COPIED_BLOCKS, n);
+    s->copy = SEQUENCE_COPY_DEVICE;
+}
+
+/* The arena blocks that hold the sequence's KV, group after group, in e->copy_blocks. */
+static uint32_t list_arena_blocks(struct engine *e, const struct sequence *s)
+{
+    uint32_t n_full = geometry_blocks_for(&e->geometry, s->n_kv), n = 0;
+
+    for (uint32_t g = 0; g < e->geometry.n_groups; g++) {
+        for (uint32_t i = 0; i < n_full; i++)
+            e->copy_blocks[n++] = s->arena_blocks[g * e->table_max + i];
+    }
+    return n;
+}
+
+/* True: it is done already. */
+static bool begin_exchange_copy(struct engine *e, struct sequence *s, bool out)
+{
+    const struct exchange_ops *x = e->exchange->ops;
+    uint32_t n = list_arena_blocks(e, s);
+    int done = (out ? x->copy_out : x->copy_in)(e->exchange, s->worker, e->copy_blocks, n,
+                                                &s->copy_ticket);
+
+    s->copy = done ? SEQUENCE_COPY_NONE : SEQUENCE_COPY_EXCHANGE;
+    return done != 0;
 }
 
 static void copy_out(struct engine *e, struct sequence *s, uint32_t worker)
@@ -129,8 +152,10 @@ static void copy_out(struct engine *e, struct sequence *s, uint32_t worker)
     take_slot(e, s);
     ledger_set_state(e, s, DIRECTORY_FILLING);
     ledger_set_place(e, s);
-    submit_copy(e, s, DEVICE_COPY_OUT, n);
+    begin_device_copy(e, s, DEVICE_COPY_OUT, n);
+    e->n_copies++;
     sequence_set_state(&e->sequences, s, SEQUENCE_COPY_OUT);
+    engine_count(e, ENGINE_STAT_COPIED_BLOCKS, n);
     engine_count(e, ENGINE_STAT_COPIES_OUT, 1);
 }
 
@@ -144,7 +169,7 @@ static void copied_out(struct engine *e, struct sequence *s)
 
 /* ---- Copy in --------------------------------------------------------------------------------- */
 
-static uint32_t plan_copy_in(struct engine *e, struct sequence *s)
+static void copy_in_to_device(struct engine *e, struct sequence *s)
 {
     uint32_t n_full = geometry_blocks_for(&e->geometry, s->n_kv), n = 0;
 
@@ -155,7 +180,8 @@ static uint32_t plan_copy_in(struct engine *e, struct sequence *s)
                                                              s->arena_blocks[g * e->table_max + i]);
         }
     }
-    return n;
+    begin_device_copy(e, s, DEVICE_COPY_IN, n);
+    engine_count(e, ENGINE_STAT_COPIED_BLOCKS, n);
 }
 
 static void copy_in(struct engine *e, struct sequence *s)
@@ -163,12 +189,13 @@ static void copy_in(struct engine *e, struct sequence *s)
     int rc = kv_grow(e, s, s->n_tokens);
 
     invariant(rc == 0 && !s->in_slot);
-    uint32_t n = plan_copy_in(e, s);
     ledger_set_state(e, s, DIRECTORY_LEAVING);
-    submit_copy(e, s, DEVICE_COPY_IN, n);
+    e->n_copies++;
     e->workers[s->worker].n_resident--;
     sequence_set_state(&e->sequences, s, SEQUENCE_COPY_IN);
     engine_count(e, ENGINE_STAT_COPIES_IN, 1);
+    if (begin_exchange_copy(e, s, false))
+        copy_in_to_device(e, s);
 }
 
 static void copied_in(struct engine *e, struct sequence *s)
@@ -183,23 +210,61 @@ static void copied_in(struct engine *e, struct sequence *s)
     sequence_set_state(&e->sequences, s, SEQUENCE_COMPUTING);
 }
 
+/* ---- Copies under way ------------------------------------------------------------------------ */
+
+static bool step_ended(struct engine *e, const struct sequence *s)
+{
+    switch (s->copy) {
+    case SEQUENCE_COPY_NONE:
+        break;
+    case SEQUENCE_COPY_DEVICE:
+        return e->ops->copy_done(e->device, s->copy_ticket) != 0;
+    case SEQUENCE_COPY_EXCHANGE:
+        return e->exchange->ops->copy_done(e->exchange, s->copy_ticket) != 0;
+    }
+    return true;
+}
+
 bool placement_copy_ended(struct engine *e, struct sequence *s)
 {
-    if (!e->ops->copy_done(e->device, s->copy_ticket))
+    if (!step_ended(e, s))
         return false;
-    s->copy_ticket = 0;
+    s->copy = SEQUENCE_COPY_NONE;
     e->n_copies--;
     return true;
 }
 
-static void finish_copies(struct engine *e)
+static void advance_copy_out(struct engine *e, struct sequence *s)
+{
+    if (!step_ended(e, s))
+        return;
+    if (s->copy == SEQUENCE_COPY_DEVICE && !begin_exchange_copy(e, s, true))
+        return;
+    placement_copy_ended(e, s);
+    copied_out(e, s);
+}
+
+static void advance_copy_in(struct engine *e, struct sequence *s)
+{
+    if (!step_ended(e, s))
+        return;
+    if (s->copy == SEQUENCE_COPY_EXCHANGE) {
+        copy_in_to_device(e, s);
+        return;
+    }
+    placement_copy_ended(e, s);
+    copied_in(e, s);
+}
+
+static void advance_copies(struct engine *e)
 {
     for (uint32_t i = 0; i < e->sequences.n && e->n_copies > 0; i++) {
         struct sequence *s = &e->sequences.all[i];
-        if (s->state == SEQUENCE_COPY_OUT && placement_copy_ended(e, s))
-            copied_out(e, s);
-        else if (s->state == SEQUENCE_COPY_IN && placement_copy_ended(e, s))
-            copied_in(e, s);
+
+        if (s->state == SEQUENCE_COPY_OUT)
+            advance_copy_out(e, s);
+        else if (s->state == SEQUENCE_COPY_IN)
+            advance_copy_in(e, s);
     }
 }
 
@@ -331,7 +396,7 @@ static void unstick_device(struct engine *e)
 
 void placement_step(struct engine *e)
 {
-    finish_copies(e);
+    advance_copies(e);
     if (e->exchange->n_workers > 0) {
         switch ((enum config_offload)e->config->engine_offload) {
         case CONFIG_OFFLOAD_NEVER:

@@ -25,7 +25,8 @@ void placement_step(struct engine *e);
  * loses its KV and waits again.  False: there is none (except `keep`, which is never chosen). */
 bool placement_yield(struct engine *e, const struct sequence *keep);
 
-/* Has the sequence's copy ended?  Forgets the ticket if so. */
+/* Has the step of the sequence's copy that is under way ended?  The copy is over then (a sequence
+ * that has ended wants no further step). */
 bool placement_copy_ended(struct engine *e, struct sequence *s);
 
 /* Gives the job slot, and the arena blocks, of a sequence back. */

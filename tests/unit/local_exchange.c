@@ -47,7 +47,7 @@ static void local_payload(struct exchange *base, uint32_t slot, struct exchange_
                                      .out_stride = x->out_width};
 }
 
-static uint32_t local_post(struct exchange *base, const struct exchange_job *job)
+static int local_post(struct exchange *base, const struct exchange_job *job, uint32_t *generation)
 {
     struct local_exchange *x = local_of(base);
     const struct kv_layer *layer = &x->geometry.layer[job->layer];
@@ -72,7 +72,8 @@ static uint32_t local_post(struct exchange *base, const struct exchange_job *job
     attn_append(&attn.kv, job->pos, job->n_q, p.k, p.k_stride, p.v, p.v_stride);
     attn_run(x->team, x->attn, &attn, 1);
     x->n_jobs[job->n_q]++;
-    return ++x->generation[job->slot];
+    *generation = ++x->generation[job->slot];
+    return 0;
 }
 
 static void local_flush(struct exchange *base)
@@ -129,12 +130,25 @@ static void local_destroy(struct exchange *base)
     free(x);
 }
 
+static int local_copy(struct exchange *x, uint32_t worker, const uint32_t *blocks, uint32_t n,
+                      uint64_t *ticket)
+{
+    (void)x;
+    (void)worker;
+    (void)blocks;
+    (void)n;
+    *ticket = 0;
+    return 1;
+}
+
 static const struct exchange_ops local_ops = {.name = "local",
                                               .payload = local_payload,
                                               .post = local_post,
                                               .flush = local_flush,
                                               .poll_done = local_poll_done,
                                               .take = local_take,
+                                              .copy_out = local_copy,
+                                              .copy_in = local_copy,
                                               .staging = local_staging,
                                               .peer = local_peer,
                                               .slot_release = local_slot_release,

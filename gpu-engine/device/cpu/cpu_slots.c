@@ -1,4 +1,5 @@
 /* Offloaded rows on the cpu device: entering, posting jobs, picking returned ones. */
+#include <errno.h>
 #include <string.h>
 
 #include "common/base/invariant.h"
@@ -63,6 +64,12 @@ static void copy_rows(float *to, uint32_t to_stride, const float *from, uint32_t
         memcpy(to + (size_t)i * to_stride, from + (size_t)i * from_stride, width * sizeof *to);
 }
 
+/* The row's token will never come: its slot is not ours to use any more. */
+static void void_token(struct cpu_sweep *s, uint32_t source)
+{
+    s->out[s->done.n_out++] = (struct device_token){.source = source, .error = -EIO};
+}
+
 static void post_part(struct device *d, struct cpu_sweep *s, const struct cpu_part *part,
                       uint32_t l)
 {
@@ -72,6 +79,7 @@ static void post_part(struct device *d, struct cpu_sweep *s, const struct cpu_pa
     uint32_t slot_idx = part->source & ~DEVICE_TOKEN_OFFLOADED;
     struct cpu_slot *slot = &d->slots[slot_idx];
     struct exchange_payload to;
+    uint32_t generation;
     struct exchange_job job = {
         .slot = slot_idx,
         .seq_idx = slot->seq_idx,
@@ -90,7 +98,11 @@ static void post_part(struct device *d, struct cpu_sweep *s, const struct cpu_pa
               kv_layer_k_width(layer));
     copy_rows(to.v, to.v_stride, b->v + (size_t)part->first * b->v_width, b->v_width, slot->n_q,
               kv_layer_v_width(layer));
-    d->pick_slots[slot_idx] = (struct pick_slot){.generation = x->ops->post(x, &job),
+    if (x->ops->post(x, &job, &generation) != 0) {
+        void_token(s, part->source);
+        return;
+    }
+    d->pick_slots[slot_idx] = (struct pick_slot){.generation = generation,
                                                  .layer = l,
                                                  .age = s->in.seq,
                                                  .state = PICK_SLOT_POSTED,
