@@ -541,8 +541,12 @@ typedef void value_fn(const struct attn_tile *tile, const uint8_t *ahead,
     X(suffix, type, 1)                                                                             \
     X(suffix, type, 2)                                                                             \
     X(suffix, type, 3)                                                                             \
-    X(suffix, type, 4) X(suffix, type, 5) X(suffix, type, 6) X(suffix, type, 7) X(suffix, type, 8) \
-        X(suffix, type, 9) X(suffix, type, 10) X(suffix, type, 11) X(suffix, type, 12)
+    X(suffix, type, 4)                                                                             \
+    X(suffix, type, 5)                                                                             \
+    X(suffix, type, 6)                                                                             \
+    X(suffix, type, 7)                                                                             \
+    X(suffix, type, 8)                                                                             \
+    X(suffix, type, 9) X(suffix, type, 10) X(suffix, type, 11) X(suffix, type, 12)
 #elif ATTN_GROUP == 6
 #define ATTN_EACH(X, suffix, type)                                                                 \
     X(suffix, type, 1)                                                                             \
