@@ -21,13 +21,7 @@ static const struct stats_row stats_rows[] = {ATTND_STATS(ROW)};
 
 static int plan_topology(struct attnd *a, struct error *err)
 {
-    const struct omni_config *c = a->config;
-    struct topology_request request = {.n_engines = c->group_n_engines,
-                                       .n_workers = c->group_n_workers,
-                                       .engine_threads = c->engine_threads,
-                                       .worker_threads = c->worker_threads,
-                                       .engine_cpus = c->engine_cpus,
-                                       .worker_cpus = c->worker_cpus};
+    struct topology_request request = topology_request_of(a->config);
     int rc = topology_load(&a->topology, NULL, err);
 
     return rc == 0 ? topology_plan(&a->topology, &request, &a->plan, err) : rc;

@@ -47,7 +47,8 @@
     X(engine, threads, U32, "0", 0, 256, "", "compute threads; 0: what the topology gives")        \
     X(engine, cpus, STRING, "", 0, 200, "",                                                        \
       "cpus of each engine, separated by '|', e.g. 0-7|16-23; empty: what the topology gives")     \
-    X(engine, numa_bind, BOOL, "yes", 0, 1, "", "bind threads and memory to NUMA nodes")           \
+    X(engine, numa_bind, BOOL, "yes", 0, 1, "",                                                    \
+      "pin engines and workers, bind their memory to NUMA nodes; no: the kernel decides")          \
     X(engine, profile, ENUM, "auto", 0, 2, "auto|fresh|off",                                       \
       "latency model: from profile_dir or measured at start, always measured, or none")            \
     X(engine, profile_dir, STRING, "", 0, 200, "",                                                 \

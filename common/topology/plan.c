@@ -170,6 +170,25 @@ static void place_router(struct topology_plan *plan, const struct topology *t)
         plan->router.cpus = t->node[0].cpus;
 }
 
+static void unbind(struct topology_place *places, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        places[i].pinned = false;
+        places[i].node = -1;
+    }
+}
+
+struct topology_request topology_request_of(const struct omni_config *c)
+{
+    return (struct topology_request){.n_engines = c->group_n_engines,
+                                     .n_workers = c->group_n_workers,
+                                     .engine_threads = c->engine_threads,
+                                     .worker_threads = c->worker_threads,
+                                     .engine_cpus = c->engine_cpus,
+                                     .worker_cpus = c->worker_cpus,
+                                     .unbound = !c->engine_numa_bind};
+}
+
 int topology_plan(const struct topology *t, const struct topology_request *r,
                   struct topology_plan *plan, struct error *err)
 {
@@ -188,6 +207,10 @@ int topology_plan(const struct topology *t, const struct topology_request *r,
         rc = apply_named(plan->worker, r->n_workers, t, r->worker_cpus, r->worker_threads, err);
     if (rc != 0)
         return rc;
+    if (r->unbound) {
+        unbind(plan->engine, plan->n_engines);
+        unbind(plan->worker, plan->n_workers);
+    }
     place_router(plan, t);
     find_exclusive(plan, plan->engine, plan->n_engines);
     find_exclusive(plan, plan->worker, plan->n_workers);

@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/base/config.h"
 #include "common/base/cpu_list.h"
 #include "common/base/error.h"
 
@@ -63,7 +64,12 @@ struct topology_request {
     uint32_t engine_threads, worker_threads; /* 0 = decide */
     const char *engine_cpus; /* "" or NULL = decide; "0-3|8-11": one list per engine */
     const char *worker_cpus;
+    bool
+        unbound; /* nobody is pinned and no memory is bound: for a machine that others place us on */
 };
+
+/* What the configuration of a group asks for.  Its texts stay the configuration's. */
+struct topology_request topology_request_of(const struct omni_config *c);
 
 /* Workers are spread over the nodes in turn; engines get about half of the cores of their node
  * (one at least), never a worker's, while there are enough; else all share and nobody is pinned. */

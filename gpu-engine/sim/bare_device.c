@@ -16,12 +16,7 @@ static int find_place(struct topology_place *place, const struct omni_config *c,
 {
     static struct topology topology; /* large; used while the plan is made */
     struct topology_plan plan;
-    struct topology_request request = {.n_engines = c->group_n_engines,
-                                       .n_workers = c->group_n_workers,
-                                       .engine_threads = c->engine_threads,
-                                       .worker_threads = c->worker_threads,
-                                       .engine_cpus = c->engine_cpus,
-                                       .worker_cpus = c->worker_cpus};
+    struct topology_request request = topology_request_of(c);
     int rc = topology_load(&topology, NULL, err);
 
     if (rc == 0)

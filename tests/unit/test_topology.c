@@ -168,6 +168,34 @@ static void exclusive_means_nobody_else(void **state)
     assert_false(plan.engine[0].exclusive || plan.worker[0].exclusive);
 }
 
+static void unbound_means_nobody_is_pinned(void **state)
+{
+    struct topology t;
+    struct topology_plan plan;
+    struct omni_config c;
+    struct error err;
+
+    (void)state;
+    load(&t, "numa:2 core:4 pu:1");
+    t.synthetic = false;
+    config_defaults(&c);
+    c.group_n_workers = 2;
+    struct topology_request r = topology_request_of(&c);
+    assert_int_equal(topology_plan(&t, &r, &plan, &err), 0);
+    assert_true(plan.engine[0].pinned && plan.worker[1].pinned && plan.worker[1].node == 1);
+    assert_int_equal(config_set(&c, "engine.numa_bind=no", &err), 0);
+    assert_int_equal(config_set(&c, "worker.cpus=3|5", &err), 0);
+    r = topology_request_of(&c);
+    assert_int_equal(topology_plan(&t, &r, &plan, &err), 0);
+    for (int i = 0; i < 2; i++) {
+        assert_false(plan.worker[i].pinned || plan.worker[i].exclusive);
+        assert_int_equal(plan.worker[i].node, -1);
+    }
+    assert_false(plan.engine[0].pinned || plan.engine[0].exclusive);
+    assert_int_equal(plan.engine[0].node, -1);
+    assert_int_equal(plan.worker[0].n_threads, 1); /* threads still follow the lists */
+}
+
 static void cpu_lists_there_and_back(void **state)
 {
     static const char *const good[] = {"0", "0-3", "1,3,5-7", "63-65,1023"};
@@ -216,6 +244,7 @@ int main(void)
         cmocka_unit_test(two_sockets_with_hyperthreads),
         cmocka_unit_test(configured_cpus_and_threads_win),
         cmocka_unit_test(exclusive_means_nobody_else),
+        cmocka_unit_test(unbound_means_nobody_is_pinned),
         cmocka_unit_test(cpu_lists_there_and_back),
         cmocka_unit_test(this_machine_can_be_read_and_pinned),
     };
