@@ -63,12 +63,8 @@ static void put_first(struct plan *p, enum plan_group group, uint32_t before)
         own->head = next[seq];
     else
         next[before] = next[seq];
-    if (own->tail == seq)
-        own->tail = before;
     next[seq] = first->head;
     first->head = seq;
-    if (first->tail == SCHED_NONE)
-        first->tail = seq;
 }
 
 static enum plan_group group_of(const struct plan *p, const struct sched_seq *s)

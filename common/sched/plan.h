@@ -27,7 +27,7 @@ enum plan_group {
 enum plan_mark { PLAN_IDLE, PLAN_IN_ROWS, PLAN_MOVES, PLAN_YIELDS, PLAN_ENTERS, PLAN_ELSEWHERE };
 
 struct plan_list {
-    uint32_t head, tail;
+    uint32_t head, tail; /* tail: while plan_open fills it */
 };
 
 /* Working memory of one decision. */
@@ -140,9 +140,17 @@ void plan_be_chunks(struct plan *p, double budget_ns, uint32_t rows, uint32_t ke
 /* May a waiting best-effort prompt begin, `keep` blocks left to others (unless it starves)? */
 bool plan_may_begin(const struct plan *p, uint32_t seq, uint32_t n_free, uint32_t keep);
 
-/* As plan_be_chunks, but of all sizes that fit the one with most rows per time of the sweep, among
- * the largest and those that fill a step of the dense staircase.  plan_chunk.c */
-void plan_be_chunks_by_stairs(struct plan *p, double budget_ns, uint32_t keep);
+/* What a sweep is worth, in tokens, beside and with a chunk. */
+struct plan_worth {
+    double sweep;               /* once, however long it is */
+    double per_ns, per_ns_most; /* with its time, up to a bound */
+    double row;                 /* for each row of the chunk */
+};
+
+/* As plan_be_chunks, but of all sizes that fit the one that makes the sweep worth most per time,
+ * among the largest and those that fill a step of the dense staircase.  plan_chunk.c */
+void plan_be_chunks_by_stairs(struct plan *p, double budget_ns, uint32_t keep,
+                              const struct plan_worth *worth);
 
 /* Idle residents, at most n. */
 void plan_enters(struct plan *p, uint32_t n);

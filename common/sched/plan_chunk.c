@@ -2,8 +2,8 @@
  *
  * The time of a dense layer grows in steps: a chunk that ends just behind a step pays a whole tile
  * for a few rows.  So the sizes worth looking at are the largest that fits and those that fill a
- * step; of these the one with most rows per time of the whole sweep is taken.  Rows go to prompts
- * in order, so a size means a prefix of a list of prompts. */
+ * step; of these the one is taken that makes the whole sweep worth most per time.  Rows go to
+ * prompts in order, so a size means a prefix of a list of prompts. */
 #include <math.h>
 
 #include "common/sched/plan.h"
@@ -88,37 +88,46 @@ static const struct latency_stairs *main_stairs(const struct price *price)
     return &price->m->kind[price->m->kind_of[price->layer[best]]].dense;
 }
 
-/* Below a quarter of the largest, what a sweep costs anyhow outweighs every step. */
-static uint32_t best_size(const struct plan *p, const struct candidates *c, uint32_t largest)
+static double worth_per_ns(const struct plan *p, const struct candidates *c,
+                           const struct plan_worth *worth, uint32_t n)
+{
+    double ns = time_with(p, c, n);
+
+    return (worth->sweep + fmin(worth->per_ns * ns, worth->per_ns_most) + worth->row * n) / ns;
+}
+
+static uint32_t best_size(const struct plan *p, const struct candidates *c, uint32_t largest,
+                          const struct plan_worth *worth)
 {
     if (largest == 0 || p->price.m == NULL || p->price.n_kinds == 0)
         return largest;
     const struct latency_stairs *s = main_stairs(&p->price);
     double there = p->d->load.n_rows + p->d->load.returned_rows / p->price.m->n_layers;
-    double best_rate = largest / time_with(p, c, largest);
+    double best_worth = worth_per_ns(p, c, worth, largest);
     uint32_t best = largest;
     for (uint32_t i = s->n; i-- > 0;) {
         double n = floor(s->rows[i] - there);
 
         if (n >= largest)
             continue;
-        if (n < 1 || n < largest / 4)
+        if (n < 1)
             break;
-        double rate = n / time_with(p, c, (uint32_t)n);
-        if (rate > best_rate) {
-            best_rate = rate;
+        double w = worth_per_ns(p, c, worth, (uint32_t)n);
+        if (w > best_worth) {
+            best_worth = w;
             best = (uint32_t)n;
         }
     }
     return best;
 }
 
-void plan_be_chunks_by_stairs(struct plan *p, double budget_ns, uint32_t keep)
+void plan_be_chunks_by_stairs(struct plan *p, double budget_ns, uint32_t keep,
+                              const struct plan_worth *worth)
 {
     struct candidates c;
 
     gather(p, keep, &c);
-    uint32_t n = best_size(p, &c, largest_within(p, &c, budget_ns));
+    uint32_t n = best_size(p, &c, largest_within(p, &c, budget_ns), worth);
     if (c.n > 0 && c.seq[0] == p->starved[PLAN_BE_PREFILL]) {
         uint32_t least = smaller(c.todo[0], p->limits->block_tokens);
         n = n > least ? n : least;

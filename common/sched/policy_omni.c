@@ -2,26 +2,31 @@
  *
  * DESIGN.  Latency-sensitive rows first: all decodes, then as many prompt rows as the tightest TPOT
  * objective leaves.  Best effort gets the rest, less what returned rows will take: its decodes on
- * the device, then chunks, in the size that gives most rows per time.  None of it may push a
- * waiting latency-sensitive prompt past its due time.
+ * the device, then chunks.  None of it may push a waiting latency-sensitive prompt past its due
+ * time.
+ *
+ * Worth.  Everything is counted in best-effort tokens:
+ *
+ *   riders = sum over workers of min((window - latency) / job time, residents / 2)
+ *   worth  = device decodes + min(worker rate x time, riders + residents / layers)
+ *            + prompt rows x output / input x scarcity
+ *
+ * and what is worth most per time is taken: of chunk sizes, and of one batch or two.  Scarcity of
+ * prompts is 1 while more of them could decode: while the device has room, or the arenas are less
+ * than half full; from there it falls to 0 when they are full.  So prompts are computed as fast as
+ * decodes use them up, and in rows that cost little time.
+ *
+ * Two batches.  Alternating decodes (A) and chunks (B) on the device reads the weights twice, and
+ * makes B's time the window in which A's offloaded rows ride along.  Waiting at a layer for jobs is
+ * worth it only where the workers' rate exceeds the worth per time; never beyond the slack.
  *
  * Placement.  Best effort decodes on the device while there is room; the newest leaves for a worker
  * when free blocks fall below what latency-sensitive growth needs (auto_free_pct) plus one waiting
  * prompt: that staging place is what feeds the workers.  Where the attention of its decodes costs
- * more than reading the weights a second time, or than half of what is left for best effort while
- * prompts are scarce (arenas less than half full, workers not busy), workers come first: best
- * effort leaves as soon as they have time for it.  The oldest comes back when nobody waits, twice
- * that room is free, and it has not moved for be_settle_ns.
- *
- * Two batches.  Alternating decodes (A) and chunks (B) on the device reads the weights twice, and
- * makes B's time the window in which A's offloaded rows ride along.  Both ways are priced:
- *
- *   riders = sum over workers of min((window - latency) / job time, residents / 2)
- *   value  = prompts scarce ? prompt rows x output / input
- *                           : device decodes + min(worker rate x time, riders + residents / layers)
- *
- * and the better value per time is taken, if it keeps the objective.  Waiting at a layer for jobs
- * is worth it only where the workers' rate exceeds that value per time; never beyond the slack.
+ * more than reading the weights a second time, or, prompts being scarce, than half of what is left
+ * for best effort, workers come first: best effort leaves as soon as they have time for it.  The
+ * oldest comes back when nobody waits, twice that room is free, and it has not moved for
+ * be_settle_ns.
  *
  * Reads: auto_free_pct, slo_use_pct, without (see enum sched_without). */
 #include <math.h>
@@ -39,7 +44,8 @@ struct omni {
     uint32_t n_residents;
     double returned; /* rows per layer that came back of late; 0 if nobody is under way */
     bool can_offload;
-    bool prompts_scarce, workers_busy, workers_first;
+    double prompt_worth; /* 0..1 */
+    bool workers_busy, workers_first;
 };
 
 static bool without(const struct omni *o, enum sched_without idea)
@@ -105,10 +111,10 @@ static double worker_tokens(const struct omni *o, double sweep_ns, double window
     return fmin(o->rate * sweep_ns, riders(o, window_ns) + o->n_residents / o->n_layers);
 }
 
-/* Are the arenas (blocks and slots) less than half full? */
-static bool arenas_half_empty(const struct plan *p)
+/* Share of the arenas that is in use, of blocks or of slots, whichever is more. */
+static double arenas_fill(const struct plan *p)
 {
-    uint64_t blocks = 0, used = 0, slots = 0, used_slots = 0;
+    double blocks = 0, used = 0, slots = 0, used_slots = 0;
 
     for (uint32_t w = 0; w < p->limits->n_workers; w++) {
         const struct sched_worker *k = &p->workers[w];
@@ -119,7 +125,7 @@ static bool arenas_half_empty(const struct plan *p)
         used_slots += k->n_resident;
         slots += k->n_resident + k->n_free_slots;
     }
-    return 2 * used < blocks && 2 * used_slots < slots;
+    return fmax(blocks > 0 ? used / blocks : 1, slots > 0 ? used_slots / slots : 1);
 }
 
 /* ---- What is scarce -------------------------------------------------------------------------- */
@@ -147,18 +153,31 @@ static double decode_attention_ns(const struct omni *o)
     return n * (price_attention_ns(&p->price, &load) - one);
 }
 
+/* What a prompt's computed token is worth of the output that it makes possible: all of it while
+ * there is room on the device, or arenas are less than half full; nothing when they are full. */
+static double prompt_worth(const struct omni *o)
+{
+    const struct plan *p = &o->p;
+    bool device_has_room = p->n_free >= o->reserve + 2 * o->staging;
+
+    if (!o->can_offload || device_has_room)
+        return 1;
+    return fmin(1, 2 * (1 - arenas_fill(p)));
+}
+
 static void judge(struct omni *o)
 {
     struct plan *p = &o->p;
-    double read_ns = second_read_ns(o);
-    double sweep_ns = fmax(price_ns(&p->price, &p->d->load), read_ns);
+    double read_ns = second_read_ns(o), attention_ns = decode_attention_ns(o);
+    double ls_ns = price_ns(&p->price, &p->d->load), sweep_ns = fmax(ls_ns, read_ns);
     double window_ns = price_attention_ns(&p->price, &p->d->load) / o->n_layers;
+    double most = riders(o, window_ns) + o->n_residents / o->n_layers;
 
-    o->workers_busy =
-        o->rate > 0 && riders(o, window_ns) + o->n_residents / o->n_layers >= o->rate * sweep_ns;
-    o->prompts_scarce = o->can_offload && !o->workers_busy && arenas_half_empty(p);
-    o->workers_first =
-        o->can_offload && !without(o, SCHED_WITHOUT_PLACEMENT) && decode_attention_ns(o) > read_ns;
+    o->prompt_worth = prompt_worth(o);
+    o->workers_busy = o->rate > 0 && most >= o->rate * sweep_ns;
+    bool crowded = o->prompt_worth >= 1 && attention_ns > fmax(0, o->budget_ns - ls_ns) / 2;
+    o->workers_first = o->can_offload && !without(o, SCHED_WITHOUT_PLACEMENT) &&
+                       (attention_ns > read_ns || crowded);
 }
 
 /* Room for the rows that workers can return in a sweep that takes its whole budget; beyond what
@@ -270,17 +289,30 @@ static double ttft_slack_ns(const struct omni *o)
     return fmax(0, slack);
 }
 
+/* Output that a prompt's token makes possible. */
+static double output_per_row(const struct omni *o)
+{
+    const struct plan_sums *sums = &o->p.sums;
+
+    return sums->be_in > 0 ? o->prompt_worth * (double)sums->be_out / (double)sums->be_in : 0;
+}
+
 static void give_chunks(struct omni *o)
 {
     struct plan *p = &o->p;
     double until = price_ns(&p->price, &p->d->load) + ttft_slack_ns(o);
     double budget_ns = fmin(o->budget_ns, until);
+    double window_ns = price_attention_ns(&p->price, &p->d->load) / o->n_layers;
+    struct plan_worth worth = {.sweep = p->n_picked[PLAN_BE_DECODE],
+                               .per_ns = o->rate,
+                               .per_ns_most = riders(o, window_ns) + o->n_residents / o->n_layers,
+                               .row = output_per_row(o)};
     uint32_t keep = blocks_to_leave(o);
 
     if (without(o, SCHED_WITHOUT_STAIRS))
         plan_be_chunks(p, budget_ns, UINT32_MAX, keep);
     else
-        plan_be_chunks_by_stairs(p, budget_ns, keep);
+        plan_be_chunks_by_stairs(p, budget_ns, keep, &worth);
 }
 
 /* Decodes first: their prompts are paid for.  Where they leave no time for prompts although workers
@@ -346,9 +378,8 @@ static double value(const struct omni *o, double sweep_ns, double window_ns)
 {
     const struct plan *p = &o->p;
 
-    if (o->prompts_scarce && p->sums.be_in > 0)
-        return rows_picked(p, PLAN_BE_PREFILL) * (double)p->sums.be_out / (double)p->sums.be_in;
-    return p->n_picked[PLAN_BE_DECODE] + worker_tokens(o, sweep_ns, window_ns);
+    return p->n_picked[PLAN_BE_DECODE] + worker_tokens(o, sweep_ns, window_ns) +
+           rows_picked(p, PLAN_BE_PREFILL) * output_per_row(o);
 }
 
 static void add_group(const struct plan *p, enum plan_group group, struct latency_load *load)

@@ -123,6 +123,40 @@ static void test_best_effort_chunk_has_most_rows_per_time(void **state)
     }
 }
 
+/* Beside decodes a chunk is worth the output that it makes possible, and costs them time. */
+static void test_best_effort_chunk_is_worth_most_beside_decodes(void **state)
+{
+    (void)state;
+    for (uint32_t n_rest = 1; n_rest < 4000; n_rest *= 2) {
+        with_chats();
+        for (uint32_t i = 0; i < 10; i++)
+            f.seqs[i].tpot_slo_ns = 200 * ms;
+        for (uint32_t i = 0; i < 30; i++)
+            fixture_add(&f, 1, SCHED_DEVICE, 300)->n_rest = n_rest;
+        fixture_add(&f, 1, SCHED_WAITING, 2000)->n_rest = n_rest;
+        decide();
+        uint32_t n = rows_of(&d, 40);
+        double per_row = 31.0 * n_rest / (30 * 301 + 2000), best = 0;
+        struct latency_load decodes = {0};
+        for (uint32_t i = 0; i < 40; i++)
+            latency_load_add_decode(&f.latency, &decodes, 301, true);
+        for (uint32_t k = 2; k <= 2000; k++) {
+            struct latency_load load = decodes;
+            latency_load_add_chunk(&f.latency, &load, 0, k, k == 2000);
+            double worth = (30 + k * per_row) / latency_predict(&f.latency, &load).total_ns;
+            best = worth > best ? worth : best;
+        }
+        latency_load_add_chunk(&f.latency, &decodes, 0, n, n == 2000);
+        double worth = (30 + n * per_row) / latency_predict(&f.latency, &decodes).total_ns;
+        /* Sizes between steps are not looked at, and may be better by what a row's attention is. */
+        assert_true(worth >= best * 0.999);
+        if (n_rest == 1) /* cheap output: only rows that cost next to nothing */
+            assert_true(n < 64);
+        if (n_rest >= 2048)
+            assert_int_equal(n, 2000);
+    }
+}
+
 static void test_a_waiting_prompt_that_is_due_keeps_best_effort_out(void **state)
 {
     (void)state;
@@ -345,8 +379,10 @@ static void test_two_batches_where_the_window_is_worth_it(void **state)
     add_residents(120, true);
     for (uint32_t i = 0; i < 10; i++)
         f.seqs[i].tpot_slo_ns = 200 * ms;
-    f.workers[0].n_free_blocks = 0; /* full: prompts are not scarce */
+    f.workers[0].n_free_blocks = 0; /* arenas full, device short: more prompts are worth nothing */
     f.workers[1].usable = false;
+    f.state.n_free_blocks = 200;
+    f.limits.params.auto_free_pct = 0;
     fixture_add(&f, 1, SCHED_WAITING, 2000);
     decide();
     assert_true(d.n_seqs_a < d.n_seqs);
@@ -457,6 +493,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_prompt_chunk_is_the_largest_that_fits),
         cmocka_unit_test(test_best_effort_chunk_has_most_rows_per_time),
+        cmocka_unit_test(test_best_effort_chunk_is_worth_most_beside_decodes),
         cmocka_unit_test(test_a_waiting_prompt_that_is_due_keeps_best_effort_out),
         cmocka_unit_test(test_best_effort_stays_within_the_objective),
         cmocka_unit_test(test_more_blocks_give_no_less),
