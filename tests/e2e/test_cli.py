@@ -88,6 +88,11 @@ def test_raw_and_chat(group):
     assert streamed.rstrip("\n") == raw["text"].rstrip("\n"), (streamed, raw["text"])
 
 
+def wait_until_running(group):
+    """The router's word: the engine's gauges may still be those of the run before."""
+    wait_until(lambda: group.status()["requests"]["running"] > 0, 10, "requests run")
+
+
 def test_ends(group):
     """Stop strings end the output before their text; Ctrl-C ends it as cancelled."""
     line = {"prompt": "stop", "max_tokens": 40, "ignore_eos": True}
@@ -96,10 +101,27 @@ def test_ends(group):
     one = results(run(group, lines(group, "a.jsonl", [dict(line, stop=[stop])]), "--json"))[0]
     assert one["finish_reason"] == "stop" and one["text"] == text[:text.index(stop)], (one, text, stop)
     process = group.run_begin([{"tokens": [1], "max_tokens": 1900, "ignore_eos": True}] * 4)
-    wait_until(lambda: group.stats("running") + group.stats("resident") > 0, 10, "requests run")
+    wait_until_running(group)
     process.send_signal(signal.SIGINT)
     code, done, _ = group.run_wait(process)
     assert code == 130 and {one["finish_reason"] for one in done} <= {"cancelled", "length"}, (code, done)
+
+
+def test_cancel(group):
+    """Another terminal cancels by id: both hear of it; the request beside it goes on to its end."""
+    ids = ["%032x" % n for n in (1, 2)]
+    process = group.run_begin([{"tokens": [1], "max_tokens": 1900, "ignore_eos": True, "id": ids[0]},
+                               {"tokens": [1], "max_tokens": 20, "ignore_eos": True, "id": ids[1]}])
+    wait_until_running(group)
+    done = group.omni("cancel", ids[0])
+    assert done.returncode == 0 and ids[0] in done.stdout and "cancelled" in done.stdout, done
+    first, second = group.run_end(process)
+    assert (first["id"], first["finish_reason"]) == (ids[0], "cancelled") and "error" not in first, first
+    assert (second["finish_reason"], second["output_tokens"]) == ("length", 20), second
+    again = group.omni("cancel", ids[1])
+    assert again.returncode == 1 and "length" in again.stderr, again
+    never = group.omni("cancel", "f" * 32)
+    assert never.returncode == 1 and "not_found" in never.stderr, never
 
 
 def test_wrong_use(group):
@@ -219,7 +241,7 @@ def test_tokenize(group):
 def main():
     with Group(1, settings={"engine.offload": "always"}) as group:
         group.start()
-        for test in (test_jsonl, test_raw_and_chat, test_ends, test_wrong_use, test_status, test_config,
+        for test in (test_jsonl, test_raw_and_chat, test_ends, test_cancel, test_wrong_use, test_status, test_config,
                      test_tokenize, test_status_without_router):
             print(test.__name__[5:].replace("_", " "), flush=True)
             test(group)
