@@ -10,6 +10,7 @@ static const struct {
     int (*run)(int argc, char **argv);
     const char *doc;
 } commands[] = {
+    {"run", command_run, "one load on one machine, in virtual time"},
     {"profile", command_profile, "take, show or check the latency model's profile of a model"},
 };
 

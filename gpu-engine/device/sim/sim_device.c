@@ -1,0 +1,283 @@
+/* The simulated device: device_ops in virtual time. */
+#include "gpu-engine/device/sim/sim_device.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/invariant.h"
+#include "gpu-engine/device/sim/device_sim.h"
+
+/* ---- Life ------------------------------------------------------------------------------------ */
+
+static int alloc_sweep(struct device *d, struct sim_sweep *s)
+{
+    size_t picked = (size_t)d->n_layers * d->config.returned_rows_max + 1;
+
+    s->layers = calloc(d->n_layers, sizeof *s->layers);
+    s->picked = calloc(picked, sizeof *s->picked);
+    s->out = calloc(d->config.seqs_max + d->n_slots + 1, sizeof *s->out);
+    return s->layers == NULL || s->picked == NULL || s->out == NULL ? -ENOMEM : 0;
+}
+
+static int alloc_all(struct device *d)
+{
+    int rc = 0;
+
+    d->slots = calloc(d->n_slots + 1, sizeof *d->slots);
+    d->pick_slots = calloc(d->n_slots + 1, sizeof *d->pick_slots);
+    d->done_generation = calloc(d->n_slots + 1, sizeof *d->done_generation);
+    d->n_jobs_at = calloc(d->n_layers, sizeof *d->n_jobs_at);
+    d->active = calloc(d->n_slots + 1, sizeof *d->active);
+    d->copy_end_ns = calloc(d->config.copies_max, sizeof *d->copy_end_ns);
+    if (d->slots == NULL || d->pick_slots == NULL || d->done_generation == NULL ||
+        d->n_jobs_at == NULL || d->active == NULL || d->copy_end_ns == NULL)
+        return -ENOMEM;
+    for (int i = 0; i < SIM_SWEEP_BUFFERS && rc == 0; i++)
+        rc = alloc_sweep(d, &d->sweeps[i]);
+    return rc;
+}
+
+static void sim_close(struct device *d)
+{
+    if (d == NULL)
+        return;
+    for (int i = 0; i < SIM_SWEEP_BUFFERS; i++) {
+        free(d->sweeps[i].layers);
+        free(d->sweeps[i].picked);
+        free(d->sweeps[i].out);
+    }
+    free(d->slots);
+    free(d->pick_slots);
+    free(d->done_generation);
+    free(d->n_jobs_at);
+    free(d->active);
+    free(d->copy_end_ns);
+    free(d);
+}
+
+/* A device of these layers, with a simulation that drives it. */
+static int check_config(const struct device_config *c)
+{
+    if (c->sim == NULL || c->geometry->n_layers != c->sim->timing->gpu.n_layers ||
+        c->copies_max == 0 || c->n_kv_blocks == 0)
+        return -EINVAL;
+    return 0;
+}
+
+static int sim_open(struct device **out, const struct device_config *config)
+{
+    int rc = check_config(config);
+    struct device *d = rc == 0 ? calloc(1, sizeof *d) : NULL;
+
+    if (rc != 0 || d == NULL)
+        return rc != 0 ? rc : -ENOMEM;
+    d->config = *config;
+    d->timing = config->sim->timing;
+    d->clock = config->sim->clock;
+    d->n_layers = config->geometry->n_layers;
+    d->n_slots = config->exchange != NULL ? exchange_n_slots(config->exchange) : 0;
+    rc = alloc_all(d);
+    if (rc != 0)
+        sim_close(d);
+    else
+        *out = d;
+    return rc;
+}
+
+static void sim_caps(const struct device *d, struct device_caps *out)
+{
+    *out = (struct device_caps){.name = "sim",
+                                .variant = "virtual",
+                                .n_threads = 1,
+                                .n_kv_blocks = d->config.n_kv_blocks,
+                                .rows_max = d->config.rows_max,
+                                .n_ranks = 1,
+                                .two_batch = 1,
+                                .picks_on_device = 1};
+}
+
+/* ---- Sweeps ---------------------------------------------------------------------------------- */
+
+static bool batch_fits(const struct device *d, const struct device_batch *b, uint32_t *n_rows,
+                       uint32_t *n_seqs)
+{
+    *n_seqs += b->n_seqs;
+    for (uint32_t i = 0; i < b->n_seqs; i++) {
+        const struct device_seq *q = &b->seqs[i];
+
+        if (q->n_rows == 0 || q->n_rows > d->config.rows_max - *n_rows ||
+            (uint64_t)q->pos + q->n_rows > d->config.context_max)
+            return false;
+        *n_rows += q->n_rows;
+    }
+    return *n_seqs <= d->config.seqs_max;
+}
+
+/* The bounds that a real device has too; that groups of one row lie apart is not simulated. */
+static int check_sweep(const struct device *d, const struct device_sweep *sweep)
+{
+    uint32_t all = (UINT32_C(1) << d->config.geometry->n_groups) - 1;
+    uint32_t n_rows = 0, n_seqs = 0, n_enter = 0;
+
+    for (int b = 0; b < DEVICE_BATCHES; b++) {
+        if (!batch_fits(d, &sweep->batch[b], &n_rows, &n_seqs))
+            return -EINVAL;
+    }
+    for (uint32_t i = 0; i < sweep->n_enter; i++) {
+        n_enter += sweep->enter[i].n_q;
+        if (sweep->enter[i].slot >= d->n_slots || n_enter > d->config.returned_rows_max)
+            return -EINVAL;
+        if (sweep->enter[i].arena_groups != all)
+            return -ENOTSUP;
+    }
+    for (uint32_t i = 0; i < sweep->n_leave; i++) {
+        if (sweep->leave[i] >= d->n_slots)
+            return -EINVAL;
+    }
+    return 0;
+}
+
+static int sim_submit(struct device *d, const struct device_sweep *sweep)
+{
+    int rc = check_sweep(d, sweep);
+
+    if (d->n_submitted - d->n_polled == DEVICE_SWEEPS_IN_FLIGHT)
+        return -EAGAIN;
+    if (rc != 0)
+        return rc;
+    struct sim_sweep *s = &d->sweeps[d->n_submitted++ % SIM_SWEEP_BUFFERS];
+    sim_sweep_walk(d, s, sweep);
+    d->end_ns = s->done.end_ns;
+    d->busy_ns += s->done.busy_ns;
+    return 0;
+}
+
+static int sim_poll(struct device *d, struct device_done *out)
+{
+    const struct sim_sweep *s = &d->sweeps[d->n_polled % SIM_SWEEP_BUFFERS];
+
+    if (d->n_polled == d->n_submitted || s->done.end_ns > d->clock->now_ns)
+        return 0;
+    d->n_polled++;
+    *out = s->done;
+    return 1;
+}
+
+/* Between sweeps the device looks at its slots when the engine does. */
+static uint32_t sim_n_returned(struct device *d, struct device_offloaded *rows)
+{
+    memset(rows, 0, sizeof *rows);
+    if (d->n_polled < d->n_submitted)
+        return 0; /* with a sweep in flight its picks answer the question */
+    if (d->clock->device_ns < d->clock->now_ns)
+        d->clock->device_ns = d->clock->now_ns;
+    return sim_slots_n_returned(d, rows);
+}
+
+/* ---- Copies ---------------------------------------------------------------------------------- */
+
+static int sim_copy(struct device *d, const struct device_copy *copy, uint64_t *ticket)
+{
+    uint64_t *link_ns = &d->link_ns[copy->direction];
+    uint64_t at = *link_ns > d->clock->now_ns ? *link_ns : d->clock->now_ns;
+    double bytes = (double)copy->n_blocks * d->config.geometry->block_bytes;
+    /* The slot of the ring may be taken once its last copy has ended. */
+    uint64_t *end_ns = &d->copy_end_ns[d->n_copies % d->config.copies_max];
+
+    if (*end_ns > d->clock->now_ns)
+        return -EAGAIN;
+    if (copy->n_blocks > 0)
+        *link_ns = at + (uint64_t)(d->timing->copy_fixed_ns + bytes / d->timing->copy_bytes_per_ns);
+    *end_ns = copy->n_blocks > 0 ? *link_ns : at;
+    *ticket = ++d->n_copies;
+    return 0;
+}
+
+static int sim_copy_done(struct device *d, uint64_t ticket)
+{
+    invariant(ticket >= 1 && ticket <= d->n_copies);
+    if (d->n_copies - ticket >= d->config.copies_max)
+        return 1; /* its place was taken by a later one, so it has ended */
+    return d->copy_end_ns[(ticket - 1) % d->config.copies_max] <= d->clock->now_ns;
+}
+
+/* ---- The rest -------------------------------------------------------------------------------- */
+
+static uint64_t sim_now(const struct device *d)
+{
+    return d->clock->now_ns;
+}
+
+static void sim_sync(struct device *d)
+{
+    uint64_t next;
+
+    while ((next = device_sim_next_ns(d)) != UINT64_MAX)
+        d->clock->now_ns = next;
+}
+
+/* What the model says: a profile taken from a simulated device is its timing. */
+static int sim_measure(struct device *d, const struct device_shape *shape, uint64_t *ns)
+{
+    const struct latency_model *m = &d->timing->gpu;
+    struct latency_load load = {.n_rows = 0};
+
+    switch (shape->kind) {
+    case DEVICE_SHAPE_DENSE:
+        *ns = (uint64_t)latency_dense_ns(m, shape->layers[0], shape->n);
+        return 0;
+    case DEVICE_SHAPE_DECODES:
+        for (uint32_t i = 0; i < shape->n; i++)
+            latency_load_add_decode(m, &load, shape->ctx, true);
+        break;
+    case DEVICE_SHAPE_CHUNK:
+        latency_load_add_chunk(m, &load, shape->ctx, shape->n, true);
+        break;
+    case DEVICE_SHAPE_HEAD:
+        *ns = (uint64_t)latency_stairs_at(&m->head, shape->n);
+        return 0;
+    case DEVICE_SHAPE_EMBED:
+        *ns = (uint64_t)(m->fixed_ns + m->row_ns * shape->n);
+        return 0;
+    case DEVICE_SHAPE_KINDS:
+        return -EINVAL;
+    }
+    *ns = (uint64_t)latency_attention_ns(m, shape->layers[0], &load);
+    return 0;
+}
+
+const struct device_ops device_sim = {
+    .name = "sim",
+    .open = sim_open,
+    .close = sim_close,
+    .caps = sim_caps,
+    .submit = sim_submit,
+    .poll = sim_poll,
+    .n_returned = sim_n_returned,
+    .copy = sim_copy,
+    .copy_done = sim_copy_done,
+    .now = sim_now,
+    .sync = sim_sync,
+    .measure = sim_measure,
+};
+
+/* ---- For the simulation ---------------------------------------------------------------------- */
+
+uint64_t device_sim_busy_ns(const struct device *d)
+{
+    return d->busy_ns;
+}
+
+uint64_t device_sim_next_ns(const struct device *d)
+{
+    uint64_t next = UINT64_MAX;
+
+    if (d->n_polled < d->n_submitted)
+        next = d->sweeps[d->n_polled % SIM_SWEEP_BUFFERS].done.end_ns;
+    for (uint32_t i = 0; i < d->config.copies_max; i++) {
+        if (d->copy_end_ns[i] > d->clock->now_ns && d->copy_end_ns[i] < next)
+            next = d->copy_end_ns[i];
+    }
+    return next;
+}

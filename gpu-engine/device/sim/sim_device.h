@@ -1,0 +1,83 @@
+/* sim_device.h - the simulated device's own state; included by this folder's files alone.
+ *
+ * A device without data: it keeps what the engine can see of one (who is where, what was picked,
+ * when) and takes the time that struct sim_timing says.  A sweep is walked in virtual time while
+ * submit runs, layer by layer as the cpu device does it; poll returns it once the clock has come to
+ * its end.  One thread, nothing is allocated after open. */
+#ifndef OMNI_GPU_ENGINE_DEVICE_SIM_SIM_DEVICE_H
+#define OMNI_GPU_ENGINE_DEVICE_SIM_SIM_DEVICE_H
+
+#include <stdbool.h>
+
+#include "common/kv/geometry.h"
+#include "gpu-engine/device/device.h"
+#include "gpu-engine/device/pick.h"
+#include "gpu-engine/device/sim/exchange_sim.h"
+
+enum { SIM_SWEEP_BUFFERS = DEVICE_SWEEPS_IN_FLIGHT + 1 }; /* the third is the one last polled */
+
+/* The log of a sweep, until the poll that returns the next one. */
+struct sim_sweep {
+    struct device_done done;
+    struct device_layer_log *layers;
+    uint32_t *picked;
+    struct device_token *out;
+};
+
+/* An offloaded row: the token in work. */
+struct sim_slot {
+    uint32_t n_q, pos;
+    uint32_t seq_idx, seq_generation;
+    uint32_t n_ridden, n_parked;
+};
+
+/* What a sweep asks of every layer, priced once per kind of layer. */
+struct sim_batch {
+    struct latency_load load;
+    double attention_ns[LATENCY_KINDS_MAX];
+    double dense_ns[LATENCY_KINDS_MAX]; /* of its common rows alone */
+};
+
+struct device {
+    struct device_config config;
+    const struct sim_timing *timing;
+    struct sim_clock *clock;
+    uint32_t n_layers, n_slots;
+
+    struct sim_sweep sweeps[SIM_SWEEP_BUFFERS];
+    uint64_t n_submitted, n_polled;
+    uint64_t end_ns; /* of the last sweep submitted */
+    uint64_t busy_ns;
+
+    struct sim_slot *slots;
+    struct pick_slot *pick_slots; /* [n_slots] */
+    uint32_t *done_generation;    /* [n_slots], refreshed by exchange poll */
+    uint32_t *n_jobs_at;          /* [n_layers] jobs that are out: layers without any are passed */
+    uint32_t n_jobs_out;
+    uint32_t *active; /* [n_slots] slots that are in the batch now */
+    uint32_t n_active, n_active_rows;
+
+    struct sim_batch batch[DEVICE_BATCHES];
+    double dense_noise, attention_noise; /* of the sweep that is walked */
+    uint32_t next_token;
+
+    uint64_t *copy_end_ns; /* [copies_max], ring by ticket */
+    uint64_t n_copies;
+    uint64_t link_ns[2]; /* the host link is free, each direction */
+};
+
+/* sim_sweep.c: walks one sweep; fills s->done.  Moves the clock's device hand. */
+void sim_sweep_walk(struct device *d, struct sim_sweep *s, const struct device_sweep *in);
+
+/* sim_slots.c: offloaded rows. */
+void sim_slots_leave(struct device *d, const struct device_sweep *in);
+void sim_slots_enter(struct device *d, const struct device_sweep *in);
+/* Posts all active rows as jobs of layer l, at the device hand. */
+void sim_slots_post(struct device *d, struct sim_sweep *s, const struct device_sweep *in,
+                    uint32_t l);
+/* Waits as in->pick[l] says, then picks; the picked become the active rows.  Moves the hand. */
+void sim_slots_pick(struct device *d, struct sim_sweep *s, const struct device_sweep *in,
+                    uint32_t l);
+uint32_t sim_slots_n_returned(struct device *d, struct device_offloaded *rows);
+
+#endif
