@@ -173,7 +173,7 @@ static void take_books(struct plan *p)
 
 void plan_open(struct plan *p, const struct sched_state *state, struct sched_decision *d)
 {
-    uint32_t starved_before[PLAN_GROUPS];
+    uint32_t starved_before[PLAN_GROUPS] = {0};
 
     invariant(state->n_seqs <= d->scratch->n_seqs_max &&
               state->limits->n_workers <= LATENCY_WORKERS_MAX);

@@ -52,7 +52,7 @@ static double time_with(const struct plan *p, const struct candidates *c, uint32
 {
     struct latency_load load = p->d->load;
 
-    for (uint32_t i = 0; n > 0; i++) {
+    for (uint32_t i = 0; i < c->n && n > 0; i++) {
         const struct sched_seq *s = &p->seqs[c->seq[i]];
         uint32_t rows = smaller(n, c->todo[i]);
         price_add(&p->price, &load, sched_from(s), rows, rows == sched_todo(s));

@@ -1,5 +1,6 @@
 #include "tests/unit/sched_fixture.h"
 
+#include <math.h>
 #include <string.h>
 
 static const uint64_t ms = 1000000, now = UINT64_C(1000000) * 1000000;
@@ -26,7 +27,7 @@ static void steps(struct latency_stairs *s, double base_ns, double step_ns)
     s->n = 0;
     for (uint32_t rows = 0; rows < 2048 && s->n + 2 <= LATENCY_STEPS_MAX; rows += 64) {
         s->rows[s->n] = rows + 1;
-        s->ns[s->n++] = base_ns + step_ns * (rows / 64);
+        s->ns[s->n++] = base_ns + step_ns * floor(rows / 64.0);
         s->rows[s->n] = rows + 64;
         s->ns[s->n] = s->ns[s->n - 1];
         s->n++;
