@@ -42,6 +42,16 @@ static int start_team(struct attnd *a, struct error *err)
     return rc == 0 ? 0 : error_set(err, rc, "worker.threads = %u: %s", a->n_threads, strerror(-rc));
 }
 
+static int init_order(struct attnd *a)
+{
+    uint32_t shares[ATTND_ENGINES_MAX];
+
+    for (uint32_t i = 0; i < a->n_links; i++)
+        shares[i] = config_engine_share(a->config, i);
+    return job_order_init_shared(&a->order, a->n_links * a->config->worker_slots, shares,
+                                 a->n_links);
+}
+
 static int open_pages(struct attnd *a, struct error *err)
 {
     int rc = segment_dir_resolve(a->config->shm_dir, a->config->group_name, a->dir, sizeof a->dir);
@@ -72,7 +82,7 @@ int attnd_init(struct attnd *a, const struct omni_config *config, uint32_t index
         rc = start_team(a, err);
     if (rc == 0)
         rc = open_pages(a, err);
-    if (rc == 0 && job_order_init(&a->order, a->n_links * config->worker_slots) != 0)
+    if (rc == 0 && init_order(a) != 0)
         rc = error_set(err, -ENOMEM, "no memory for %u slots", config->worker_slots);
     if (rc != 0)
         return rc;
@@ -198,6 +208,7 @@ void attnd_tick(struct attnd *a)
     }
     link_run_job(&a->links[item.link], a->team, &item.job);
     a->last_job_ns = clock_now_ns();
+    job_order_charge(&a->order, item.link, now, a->last_job_ns);
 }
 
 void attnd_shutdown(struct attnd *a)

@@ -54,6 +54,9 @@ void config_print(const struct omni_config *c, FILE *out);
 uint32_t config_classes(const struct omni_config *c,
                         char names[CONFIG_CLASSES_MAX][CONFIG_CLASS_NAME_MAX]);
 
+/* worker.engine_shares of engine i (>= 1 after config_check). */
+uint32_t config_engine_share(const struct omni_config *c, uint32_t i);
+
 /* "first-last", both ports, in order.  0 or -EINVAL. */
 int config_port_range(const char *text, uint16_t *first, uint16_t *last);
 

@@ -57,6 +57,40 @@ static int check_queues(const struct omni_config *c, struct error *err)
     return 0;
 }
 
+uint32_t config_engine_share(const struct omni_config *c, uint32_t i)
+{
+    char item[32];
+
+    while (i > 0 && !config_list_item(c->worker_engine_shares, i, item, sizeof item))
+        i--;
+    return config_list_item(c->worker_engine_shares, i, item, sizeof item)
+               ? (uint32_t)strtoul(item, NULL, 10)
+               : 0;
+}
+
+static int check_shares(const struct omni_config *c, struct error *err)
+{
+    const char *all = c->worker_engine_shares;
+    uint32_t n = 0, commas = 0;
+    bool good = true;
+    char item[32];
+
+    for (const char *p = all; *p != '\0'; p++)
+        commas += *p == ',';
+    for (; config_list_item(all, n, item, sizeof item); n++)
+        good = good && strspn(item, "0123456789") == strlen(item) && strlen(item) <= 4 &&
+               config_engine_share(c, n) > 0;
+    if (!good || n != commas + 1)
+        return error_set(err, -EINVAL,
+                         "worker.engine_shares: expected numbers from 1 to 9999 separated by "
+                         "commas, found \"%s\"",
+                         all);
+    if (n > c->group_n_engines)
+        return error_set(err, -EINVAL, "worker.engine_shares: %u shares for %u engines", n,
+                         c->group_n_engines);
+    return 0;
+}
+
 int config_port_range(const char *text, uint16_t *first, uint16_t *last)
 {
     char *dash, *end;
@@ -131,6 +165,8 @@ int config_check(const struct omni_config *c, struct error *err)
     rc = check_classes(c, err);
     if (rc == 0)
         rc = check_queues(c, err);
+    if (rc == 0)
+        rc = check_shares(c, err);
     if (rc == 0)
         rc = check_ports(c, err);
     if (rc == 0)

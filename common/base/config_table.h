@@ -9,7 +9,8 @@
 #define OMNI_COMMON_BASE_CONFIG_TABLE_H
 
 #define CONFIG_TABLE(X)                                                                            \
-    CONFIG_TABLE_GROUP(X) CONFIG_TABLE_ENGINE(X) CONFIG_TABLE_WORKER(X) CONFIG_TABLE_ROUTER(X)
+    CONFIG_TABLE_GROUP(X) CONFIG_TABLE_SLO(X) CONFIG_TABLE_ENGINE(X) CONFIG_TABLE_WORKER(X)        \
+    CONFIG_TABLE_ROUTER(X)
 
 /* clang-format off */
 #define CONFIG_TABLE_GROUP(X)                                                                      \
@@ -25,6 +26,18 @@
       "directory of shared memory; empty: /dev/shm/omni-<uid>; a hugetlbfs mount gives huge pages")\
     X(log, level, ENUM, "info", 0, 3, "debug|info|warn|error", "lowest level that is logged")      \
     X(model, path, STRING, "", 0, 255, "", "model file (GGUF)")
+
+#define CONFIG_TABLE_SLO(X)                                                                        \
+    X(slo, ttft_ms, MS, "2000", 1, 3600000, "ms",                                                  \
+      "objective of the first class: arrival to first token, for requests without their own")      \
+    X(slo, tpot_ms, MS, "200", 1, 3600000, "ms",                                                   \
+      "objective of the first class: mean gap after the first token")                              \
+    X(slo, use_pct, U32, "90", 10, 100, "%",                                                       \
+      "share of the token objective that a sweep may be predicted to take")                        \
+    X(slo, be_starved_ms, MS, "10000", 0, 86400000, "ms",                                          \
+      "best effort that got nothing for so long goes first among best effort; 0: never")           \
+    X(slo, be_settle_ms, MS, "2000", 0, 3600000, "ms",                                             \
+      "shortest time between two moves of a best-effort request")
 
 #define CONFIG_TABLE_ENGINE(X)                                                                     \
     X(engine, device, ENUM, "cpu", 0, 2, "cpu|cuda|sim", "what computes the dense layers")         \
@@ -42,6 +55,8 @@
     X(engine, p_max, U32, "16", 0, 4096, "rows", "returned rows merged at most per layer")         \
     X(engine, offload, ENUM, "auto", 0, 2, "auto|always|never",                                    \
       "where best-effort decodes attend: auto = on the device while its KV lasts")                 \
+    X(engine, policy, ENUM, "group", 0, 4, "group|omni|paper|ls-first|harvest",                    \
+      "who computes, moves and waits: group = the fixed rule of engine.offload")                   \
     X(engine, auto_free_pct, U32, "10", 0, 100, "%",                                               \
       "offload = auto: share of the device's KV blocks that is kept free")                         \
     X(engine, threads, U32, "0", 0, 256, "", "compute threads; 0: what the topology gives")        \
@@ -65,6 +80,8 @@
     X(worker, threads, U32, "0", 0, 256, "", "threads; 0: what the topology gives")                \
     X(worker, cpus, STRING, "", 0, 200, "",                                                        \
       "cpus of each worker, separated by '|', e.g. 8-15|24-31; empty: what the topology gives")    \
+    X(worker, engine_shares, STRING, "1", 1, 60, "",                                               \
+      "weights of the engines' shares of a worker's time, by index; the last goes for the rest")   \
     X(worker, spin_us, U32, "50", 0, 10000, "us",                                                  \
       "longest spin after the last job, where both ends own their cores")                          \
     X(worker, nice, U32, "10", 0, 19, "", "nice value, unless its cores are reserved")             \

@@ -1,31 +1,68 @@
 #include "common/sched/job_order.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-int job_order_init(struct job_order *o, uint32_t cap)
+static const double window_ns = 1e9; /* a share is of the last second, the past fading away */
+
+static int init_links(struct job_order *o, uint32_t n_links)
+{
+    o->links = calloc(n_links, sizeof *o->links);
+    o->n_links = o->links != NULL ? n_links : 0;
+    for (uint32_t i = 0; i < o->n_links; i++) {
+        struct job_order_link *l = &o->links[i];
+
+        l->part = 1;
+        l->hopeful.entries = calloc(o->cap, sizeof *l->hopeful.entries);
+        l->late.entries = calloc(o->cap, sizeof *l->late.entries);
+        if (l->hopeful.entries == NULL || l->late.entries == NULL)
+            return -ENOMEM;
+    }
+    return o->links != NULL ? 0 : -ENOMEM;
+}
+
+static int init(struct job_order *o, uint32_t cap, uint32_t n_links)
 {
     memset(o, 0, sizeof *o);
+    o->cap = cap;
     o->items = calloc(cap, sizeof *o->items);
     o->free = calloc(cap, sizeof *o->free);
-    o->hopeful.entries = calloc(cap, sizeof *o->hopeful.entries);
-    o->late.entries = calloc(cap, sizeof *o->late.entries);
-    o->cap = cap;
-    for (uint32_t i = 0; o->free != NULL && i < cap; i++)
+    if (o->items == NULL || o->free == NULL)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < cap; i++)
         o->free[i] = i;
-    return o->items == NULL || o->free == NULL || o->hopeful.entries == NULL ||
-                   o->late.entries == NULL
-               ? -ENOMEM
-               : 0;
+    return init_links(o, n_links);
+}
+
+int job_order_init(struct job_order *o, uint32_t cap)
+{
+    return init(o, cap, 1);
+}
+
+int job_order_init_shared(struct job_order *o, uint32_t cap, const uint32_t *shares,
+                          uint32_t n_links)
+{
+    uint64_t sum = 0;
+    int rc = init(o, cap, n_links);
+
+    for (uint32_t i = 0; i < n_links; i++)
+        sum += shares[i];
+    for (uint32_t i = 0; rc == 0 && i < n_links; i++)
+        o->links[i].part = (double)shares[i] / (double)sum;
+    return rc;
 }
 
 void job_order_fini(struct job_order *o)
 {
+    for (uint32_t i = 0; i < o->n_links; i++) {
+        free(o->links[i].hopeful.entries);
+        free(o->links[i].late.entries);
+    }
     free(o->items);
     free(o->free);
-    free(o->hopeful.entries);
-    free(o->late.entries);
+    free(o->links);
     memset(o, 0, sizeof *o);
 }
 
@@ -77,7 +114,33 @@ static struct job_order_entry heap_pop(struct job_order_heap *h)
     return top;
 }
 
+/* ---- Shares ---------------------------------------------------------------------------------- */
+
+static void fade(struct job_order *o, uint64_t now_ns)
+{
+    if (o->n_links == 1 || now_ns <= o->used_ns)
+        return;
+    double kept = exp(-(double)(now_ns - o->used_ns) / window_ns);
+
+    for (uint32_t i = 0; i < o->n_links; i++)
+        o->links[i].used *= kept;
+    o->used_ns = now_ns;
+}
+
+void job_order_charge(struct job_order *o, uint32_t link, uint64_t start_ns, uint64_t end_ns)
+{
+    fade(o, end_ns);
+    if (o->n_links > 1 && end_ns > start_ns)
+        o->links[link].used += 1 - exp(-(double)(end_ns - start_ns) / window_ns);
+}
+
 /* ---- The order ------------------------------------------------------------------------------- */
+
+/* Without shares all links are one. */
+static struct job_order_link *link_of(struct job_order *o, uint32_t link)
+{
+    return &o->links[o->n_links == 1 ? 0 : link];
+}
 
 bool job_order_push(struct job_order *o, const struct job_order_item *item)
 {
@@ -85,33 +148,59 @@ bool job_order_push(struct job_order *o, const struct job_order_item *item)
         return false;
     uint32_t i = o->free[o->cap - ++o->n];
     o->items[i] = *item;
-    heap_push(&o->hopeful, (struct job_order_entry){.key = item->job.deadline_ns,
-                                                    .posted_ns = item->job.posted_ns,
-                                                    .slot = item->job.slot,
-                                                    .item = i});
+    heap_push(&link_of(o, item->link)->hopeful,
+              (struct job_order_entry){.key = item->job.deadline_ns,
+                                       .posted_ns = item->job.posted_ns,
+                                       .slot = item->job.slot,
+                                       .item = i});
     return true;
 }
 
 /* Those at the top that cannot make it any more go over to the late. */
-static void give_up_hope(struct job_order *o, uint64_t now_ns)
+static void give_up_hope(struct job_order *o, struct job_order_link *l, uint64_t now_ns)
 {
-    while (o->hopeful.n > 0) {
-        const struct job_order_entry *top = &o->hopeful.entries[0];
+    while (l->hopeful.n > 0) {
+        const struct job_order_entry *top = &l->hopeful.entries[0];
 
         if (now_ns + o->items[top->item].predicted_ns <= top->key)
             return;
-        struct job_order_entry late = heap_pop(&o->hopeful);
+        struct job_order_entry late = heap_pop(&l->hopeful);
         late.key = late.posted_ns;
-        heap_push(&o->late, late);
+        heap_push(&l->late, late);
     }
+}
+
+static void look_for(struct job_order_heap *h, struct job_order_heap **best)
+{
+    if (h->n > 0 && (*best == NULL || goes_before(&h->entries[0], &(*best)->entries[0])))
+        *best = h;
+}
+
+/* The heap whose top is next: of those within their shares, or of all. */
+static struct job_order_heap *next_heap(struct job_order *o, bool all)
+{
+    struct job_order_heap *hopeful = NULL, *late = NULL;
+
+    for (uint32_t i = 0; i < o->n_links; i++) {
+        struct job_order_link *l = &o->links[i];
+
+        if (!all && l->used > l->part)
+            continue;
+        look_for(&l->hopeful, &hopeful);
+        look_for(&l->late, &late);
+    }
+    return hopeful != NULL ? hopeful : late;
 }
 
 bool job_order_pop(struct job_order *o, uint64_t now_ns, struct job_order_item *out)
 {
     if (o->n == 0)
         return false;
-    give_up_hope(o, now_ns);
-    struct job_order_entry next = heap_pop(o->hopeful.n > 0 ? &o->hopeful : &o->late);
+    fade(o, now_ns);
+    for (uint32_t i = 0; i < o->n_links; i++)
+        give_up_hope(o, &o->links[i], now_ns);
+    struct job_order_heap *h = next_heap(o, false);
+    struct job_order_entry next = heap_pop(h != NULL ? h : next_heap(o, true));
     *out = o->items[next.item];
     o->free[o->cap - o->n--] = next.item;
     return true;
@@ -134,6 +223,8 @@ static void heap_drop_link(struct job_order *o, struct job_order_heap *h, uint32
 
 void job_order_drop_link(struct job_order *o, uint32_t link)
 {
-    heap_drop_link(o, &o->hopeful, link);
-    heap_drop_link(o, &o->late, link);
+    struct job_order_link *l = link_of(o, link);
+
+    heap_drop_link(o, &l->hopeful, link);
+    heap_drop_link(o, &l->late, link);
 }

@@ -130,6 +130,10 @@ static void checks_that_concern_several(void **state)
                {"group.name=a/b", "group.name"},
                {"group.name=..", "group.name"},
                {"router.queue_max=10,x", "router.queue_max"},
+               {"worker.engine_shares=0", "worker.engine_shares: expected numbers"},
+               {"worker.engine_shares=1;2", "worker.engine_shares: expected numbers"},
+               {"worker.engine_shares=1,", "worker.engine_shares: expected numbers"},
+               {"worker.engine_shares=1,2", "2 shares for 1 engines"},
                {"worker.cpus=0;1", "separated by '|'"},
                {"engine.cpus=0-", "engine.cpus: expected lists of cpus"},
                {"engine.cpus=1024", "below 1024"},
@@ -191,6 +195,11 @@ static void lists(void **state)
     assert_true(config_list_item("64,256", 1, item, sizeof item));
     assert_string_equal(item, "256");
     assert_false(config_list_item("64,256", 2, item, sizeof item));
+    assert_int_equal(config_engine_share(&c, 7), 1);
+    assert_int_equal(config_set(&c, "worker.engine_shares=3, 2", &err), 0);
+    assert_int_equal(config_engine_share(&c, 0), 3);
+    assert_int_equal(config_engine_share(&c, 1), 2);
+    assert_int_equal(config_engine_share(&c, 5), 2);
 }
 
 static enum config_parse parse(struct omni_config *c, struct config_args *args, int argc,

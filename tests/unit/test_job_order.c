@@ -128,6 +128,121 @@ static void dropping_a_link_leaves_the_others(void **state)
     assert_false(job_order_pop(&order, NOW, &item));
 }
 
+/* ---- Shares ---------------------------------------------------------------------------------- */
+
+/* A worker that is always busy with jobs of 1 ms, in virtual time.  Each engine keeps `depth` jobs
+ * waiting; those of engine 0 can make their deadlines, those of the others cannot. */
+struct busy {
+    uint32_t n_links, next_slot;
+    uint32_t depth[3];
+    uint32_t waiting[3];
+    uint64_t now, ran_ns[3];
+};
+
+enum { JOB_NS = 1000000 };
+
+static void busy_run(struct busy *b, uint32_t n_jobs)
+{
+    struct job_order_item item;
+
+    memset(b->ran_ns, 0, sizeof b->ran_ns);
+    for (uint32_t n = 0; n < n_jobs; n++) {
+        for (uint32_t l = 0; l < b->n_links; l++) {
+            for (; b->waiting[l] < b->depth[l]; b->waiting[l]++) {
+                item = (struct job_order_item){.link = l, .predicted_ns = JOB_NS};
+                item.job.slot = b->next_slot++;
+                item.job.posted_ns = b->now;
+                item.job.deadline_ns = l == 0 ? b->now + 100 * JOB_NS : b->now;
+                assert_true(job_order_push(&order, &item));
+            }
+        }
+        if (!job_order_pop(&order, b->now, &item)) {
+            b->now += JOB_NS;
+            continue;
+        }
+        b->waiting[item.link]--;
+        b->ran_ns[item.link] += JOB_NS;
+        job_order_charge(&order, item.link, b->now, b->now + JOB_NS);
+        b->now += JOB_NS;
+    }
+}
+
+static void start_shared(struct busy *b, const uint32_t *shares, uint32_t n)
+{
+    job_order_fini(&order);
+    assert_int_equal(job_order_init_shared(&order, CAP, shares, n), 0);
+    *b = (struct busy){.n_links = n, .now = NOW};
+}
+
+static void assert_part(const struct busy *b, uint32_t link, double part)
+{
+    uint64_t all = b->ran_ns[0] + b->ran_ns[1] + b->ran_ns[2];
+    double seen = (double)b->ran_ns[link] / (double)all;
+
+    if (seen < part - 0.03 || seen > part + 0.03)
+        fail_msg("link %u had %.3f of the time, not %.3f", link, seen, part);
+}
+
+static void a_full_worker_is_shared_by_weight(void **state)
+{
+    struct busy b;
+
+    (void)state;
+    start_shared(&b, (const uint32_t[]){1, 1}, 2);
+    b.depth[0] = b.depth[1] = 8;
+    busy_run(&b, 4000); /* the last second fills */
+    busy_run(&b, 2000);
+    assert_part(&b, 0, 0.5);
+    start_shared(&b, (const uint32_t[]){3, 1}, 2);
+    b.depth[0] = b.depth[1] = 8;
+    busy_run(&b, 4000); /* the last second fills */
+    busy_run(&b, 2000);
+    assert_part(&b, 0, 0.75);
+    start_shared(&b, (const uint32_t[]){2, 1, 1}, 3);
+    b.depth[0] = b.depth[1] = b.depth[2] = 8;
+    busy_run(&b, 4000);
+    busy_run(&b, 4000);
+    assert_part(&b, 1, 0.25);
+    assert_part(&b, 2, 0.25);
+}
+
+static void alone_an_engine_has_it_all_and_owes_a_second_of_it(void **state)
+{
+    struct busy b;
+
+    (void)state;
+    start_shared(&b, (const uint32_t[]){1, 1}, 2);
+    b.depth[0] = 4;
+    busy_run(&b, 5000);
+    assert_int_equal(b.ran_ns[0], 5000ULL * JOB_NS);
+    b.depth[1] = 4; /* engine 0 has had all of the last second: engine 1 goes first for a while */
+    busy_run(&b, 300);
+    assert_int_equal(b.ran_ns[0], 0);
+    busy_run(&b, 1000);
+    busy_run(&b, 1000); /* and no longer than that */
+    assert_part(&b, 0, 0.5);
+}
+
+static void where_the_worker_is_not_full_deadlines_decide(void **state)
+{
+    struct busy b;
+    struct job_order_item item = {.link = 1};
+
+    (void)state;
+    start_shared(&b, (const uint32_t[]){1, 1}, 2);
+    for (uint32_t n = 0; n < 100; n++) { /* engine 0 alone uses two fifths of the time */
+        b.now += 10 * JOB_NS;
+        job_order_charge(&order, 0, b.now - 4 * JOB_NS, b.now);
+    }
+    item.job = (struct job){.slot = 1, .deadline_ns = b.now + 900};
+    assert_true(job_order_push(&order, &item));
+    item.link = 0;
+    item.job = (struct job){.slot = 2, .deadline_ns = b.now + 100};
+    assert_true(job_order_push(&order, &item));
+    assert_int_equal(pop(b.now), 2);
+    assert_int_equal(pop(b.now), 1);
+}
+
 /* ---- Against the model ----------------------------------------------------------------------- */
 
 struct model {
@@ -227,8 +342,13 @@ static void random_traffic_equals_the_sorted_model(void **state)
         uint32_t seed = round + 1;
         uint64_t now = NOW;
 
+        /* Shares that nobody has used change nothing. */
         job_order_fini(&order);
-        assert_int_equal(job_order_init(&order, CAP), 0);
+        if (round % 2 == 0)
+            assert_int_equal(job_order_init(&order, CAP), 0);
+        else
+            assert_int_equal(job_order_init_shared(&order, CAP, (const uint32_t[]){1, 2, 3, 4}, 4),
+                             0);
         for (uint32_t step = 0; step < 2000; step++) {
             now += below(&seed, 15);
             random_step(&m, &seed, step, now);
@@ -249,6 +369,11 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(full_refuses_and_empty_has_none, setup, teardown),
         cmocka_unit_test_setup_teardown(dropping_a_link_leaves_the_others, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_full_worker_is_shared_by_weight, setup, teardown),
+        cmocka_unit_test_setup_teardown(alone_an_engine_has_it_all_and_owes_a_second_of_it, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(where_the_worker_is_not_full_deadlines_decide, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(random_traffic_equals_the_sorted_model, setup, teardown),
     };
 
