@@ -209,7 +209,7 @@ static void walk_stairs(struct walk *w, const char *field, struct latency_stairs
 /* "0,0,1,...": the kind of each layer. */
 static void walk_kinds(struct walk *w, struct latency_model *m)
 {
-    char line[LINE_MAX_BYTES], *text = line, *end;
+    char line[LINE_MAX_BYTES], *text, *end;
 
     if (w->out != NULL) {
         fprintf(w->out, "kind_of=");

@@ -91,7 +91,7 @@ static void attn_q_int(const float *q, uint32_t d, float factor, uint32_t n_rows
     for (uint32_t e = 0; e < d + d % 2; e++) {
         float x = e < d && top > 0.0f ? q[e] / top * limit : 0.0f;
 
-        out[(size_t)(e / 2) * 2 * n_rows + e % 2] = spread == 0.0f ? (int16_t)rintf(x) : 0;
+        out[(size_t)(e / 2) * 2 * n_rows + e % 2] = (int16_t)(spread == 0.0f ? rintf(x) : 0.0f);
     }
     *scale = top / limit * factor + spread;
 }

@@ -155,7 +155,7 @@ struct row {
 static int measure(const struct latency_model *m, const struct profile_subject *s, uint32_t kind,
                    const struct shape *shape, struct row *row, struct error *err)
 {
-    uint32_t layers[LATENCY_LAYERS_MAX], n = 0;
+    uint32_t layers[LATENCY_LAYERS_MAX] = {0}, n = 0;
 
     for (uint32_t l = 0; l < m->n_layers; l++) {
         if (m->kind_of[l] == kind)
