@@ -128,7 +128,8 @@ struct directory_usage { /* caller's memory */
 typedef void directory_visit(void *arg, struct sequence_ref ref, enum directory_fault fault);
 
 /* Finds the sequences that can go on, and rebuilds who uses which block: refs 0 = free.  Blocks may
- * be shared by sequences as a full, identical prefix; any other double owner condemns both.
+ * be shared by sequences as a full, identical prefix; any other double owner condemns all that hold
+ * the block, those that share it rightly too: nothing says which of them it was stolen from.
  * Returns the number of sequences that are DIRECTORY_OK. */
 uint32_t directory_scan(const struct directory *d, struct directory_usage *usage,
                         directory_visit *visit, void *arg);

@@ -1,8 +1,10 @@
 /* Recovery: which sequences can go on, and who uses which block.  See directory.h.
  *
  * Pass 1 judges each entry alone.  Pass 2 finds blocks with two owners, through a table that keeps,
- * per block, one entry that holds it; entries that clash without sharing a full identical prefix
- * are condemned, the older holder too.  Pass 3 counts references of what is left. */
+ * per block, the first entry that holds it; a second one that shares no full identical prefix with
+ * it makes the block a stolen one.  Pass 3 condemns whoever holds a stolen block: nothing says who
+ * wrote it last, so those that share it rightly cannot trust it either.  Pass 4 counts references of
+ * what is left. */
 #include <string.h>
 
 #include "common/base/invariant.h"
@@ -93,20 +95,31 @@ struct scan {
     struct directory_usage *u;
 };
 
-/* refs holds 1 + the first holder's index during this pass. */
-static void find_double_owner(void *arg, uint32_t idx, uint32_t group, uint32_t table_idx,
-                              uint32_t worker, uint32_t block)
+/* Pass 2: refs holds 1 + the first holder's index, or that nobody can be believed about the block. */
+#define BLOCK_STOLEN UINT32_MAX
+
+static void find_stolen(void *arg, uint32_t idx, uint32_t group, uint32_t table_idx,
+                        uint32_t worker, uint32_t block)
 {
     struct scan *s = arg;
     uint32_t *holder = &s->u->refs[worker][block];
 
-    if (*holder == 0) {
+    if (*holder == 0)
         *holder = idx + 1;
-    } else if (*holder == idx + 1 ||
-               !is_shared_prefix(s->d, *holder - 1, idx, group, table_idx, block)) {
-        s->u->verdict[*holder - 1] = DIRECTORY_DOUBLE_OWNER;
+    else if (*holder != BLOCK_STOLEN &&
+             (*holder == idx + 1 ||
+              !is_shared_prefix(s->d, *holder - 1, idx, group, table_idx, block)))
+        *holder = BLOCK_STOLEN;
+}
+
+static void condemn_holder(void *arg, uint32_t idx, uint32_t group, uint32_t table_idx,
+                           uint32_t worker, uint32_t block)
+{
+    struct scan *s = arg;
+
+    (void)group, (void)table_idx;
+    if (s->u->refs[worker][block] == BLOCK_STOLEN)
         s->u->verdict[idx] = DIRECTORY_DOUBLE_OWNER;
-    }
 }
 
 static void count_ref(void *arg, uint32_t idx, uint32_t group, uint32_t table_idx, uint32_t worker,
@@ -124,6 +137,28 @@ static void clear_refs(struct directory_usage *u)
         memset(u->refs[w], 0, u->n_blocks[w] * sizeof **u->refs);
 }
 
+/* For every entry that is still believed; a verdict may change while its own blocks are visited. */
+static void for_each_sound_block(struct scan *s, block_visit *visit)
+{
+    for (uint32_t i = 0; i < s->d->n_entries; i++) {
+        if (s->u->verdict[i] == DIRECTORY_OK)
+            for_each_block(s->d, i, visit, s);
+    }
+}
+
+static void tell_verdicts(const struct scan *s, directory_visit *visit, void *arg)
+{
+    for (uint32_t i = 0; i < s->d->n_entries; i++) {
+        const struct directory_entry *e = directory_entry_at(s->d, i);
+        struct sequence_ref ref = {.idx = i};
+
+        if (!in_use(s->d, i))
+            continue;
+        ref.gen = atomic_load_explicit(&e->generation, memory_order_acquire);
+        visit(arg, ref, (enum directory_fault)s->u->verdict[i]);
+    }
+}
+
 uint32_t directory_scan(const struct directory *d, struct directory_usage *u,
                         directory_visit *visit, void *arg)
 {
@@ -133,22 +168,13 @@ uint32_t directory_scan(const struct directory *d, struct directory_usage *u,
     clear_refs(u);
     for (uint32_t i = 0; i < d->n_entries; i++)
         u->verdict[i] = judge_alone(d, u, i);
-    for (uint32_t i = 0; i < d->n_entries; i++) {
-        if (u->verdict[i] == DIRECTORY_OK || u->verdict[i] == DIRECTORY_DOUBLE_OWNER)
-            for_each_block(d, i, find_double_owner, &scan);
-    }
+    for_each_sound_block(&scan, find_stolen);
+    for_each_sound_block(&scan, condemn_holder);
     clear_refs(u);
-    for (uint32_t i = 0; i < d->n_entries; i++) {
-        if (u->verdict[i] == DIRECTORY_OK) {
-            for_each_block(d, i, count_ref, &scan);
-            n_ok++;
-        }
-        if (visit != NULL && in_use(d, i)) {
-            const struct directory_entry *e = directory_entry_at(d, i);
-            struct sequence_ref ref = {
-                .idx = i, .gen = atomic_load_explicit(&e->generation, memory_order_acquire)};
-            visit(arg, ref, (enum directory_fault)u->verdict[i]);
-        }
-    }
+    for_each_sound_block(&scan, count_ref);
+    for (uint32_t i = 0; i < d->n_entries; i++)
+        n_ok += u->verdict[i] == DIRECTORY_OK;
+    if (visit != NULL)
+        tell_verdicts(&scan, visit, arg);
     return n_ok;
 }

@@ -232,6 +232,29 @@ static void identical_full_prefix_may_be_shared(void **state)
     directory_detach(&d);
 }
 
+/* a and b share block 1; c, of other ids, names it too and so may have overwritten it. */
+static void thief_condemns_all_that_share_the_block(void **state)
+{
+    struct directory d;
+    struct sequence_ref a, b, c, other;
+    struct usage s;
+
+    (void)state;
+    open_directory(&d, 1);
+    a = resident(&d, 100, 70, 0, (uint32_t[]){1, 2, 3}, 3);
+    b = resident(&d, 100, 80, 0, (uint32_t[]){1, 2, 4}, 3);
+    c = resident(&d, 300, 32, 0, (uint32_t[]){1}, 1);
+    other = resident(&d, 500, 32, 0, (uint32_t[]){9}, 1);
+    assert_int_equal(scan(&d, &s), 1);
+    assert_int_equal(s.verdict[a.idx], DIRECTORY_DOUBLE_OWNER);
+    assert_int_equal(s.verdict[b.idx], DIRECTORY_DOUBLE_OWNER);
+    assert_int_equal(s.verdict[c.idx], DIRECTORY_DOUBLE_OWNER);
+    assert_int_equal(s.verdict[other.idx], DIRECTORY_OK);
+    assert_int_equal(s.refs0[1] + s.refs0[2] + s.refs0[3] + s.refs0[4], 0);
+    assert_int_equal(s.refs0[9], 1);
+    directory_detach(&d);
+}
+
 static void damage_is_found(void **state)
 {
     struct directory d;
@@ -376,6 +399,7 @@ int main(void)
         TEST(scan_rebuilds_who_uses_what),
         TEST(double_owner_condemns_both),
         TEST(identical_full_prefix_may_be_shared),
+        TEST(thief_condemns_all_that_share_the_block),
         TEST(damage_is_found),
         TEST(killed_at_every_step),
         TEST(other_geometry_makes_a_new_one),
