@@ -1,6 +1,7 @@
 #include "cpu-attnd/link.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/base/clock.h"
@@ -45,16 +46,25 @@ static int attach_segments(struct link *l, struct error *err)
     return rc;
 }
 
+/* What a job needs beside the segments, for the largest that they allow. */
+static int create_scratch(struct link *l, enum isa isa, uint32_t n_threads, struct error *err)
+{
+    uint32_t dk, dv;
+
+    widest_heads(&l->arena.geometry, &dk, &dv);
+    l->blocks = calloc(l->directory.blocks_max, sizeof *l->blocks);
+    int rc = l->blocks != NULL ? attn_scratch_create(&l->scratch, isa, n_threads, dk, dv) : -ENOMEM;
+
+    return rc == 0 ? 0 : error_set(err, rc, "no memory for the scratch of a job");
+}
+
 int link_attach(struct link *l, enum isa isa, uint32_t n_threads)
 {
     struct error err = {.text = ""};
-    uint32_t dk, dv;
     int rc = attach_segments(l, &err);
 
-    if (rc == 0) {
-        widest_heads(&l->arena.geometry, &dk, &dv);
-        rc = attn_scratch_create(&l->scratch, isa, n_threads, dk, dv);
-    }
+    if (rc == 0)
+        rc = create_scratch(l, isa, n_threads, &err);
     if (rc != 0) {
         if (rc != l->last_error && rc != -ENOENT)
             log_warn("attach_failed", "engine=%u error=%d detail=\"%s\"", l->engine_idx, rc,
@@ -79,6 +89,8 @@ void link_detach(struct link *l)
     engine_page_detach(&l->page);
     attn_scratch_destroy(l->scratch);
     l->scratch = NULL;
+    free(l->blocks);
+    l->blocks = NULL;
     l->attached = false;
 }
 
@@ -90,8 +102,26 @@ bool link_is_current(const struct link *l)
 
 /* ---- A job ----------------------------------------------------------------------------------- */
 
+/* Ids of the blocks that the job's context fills.  Each is read once, so that what is checked is
+ * what the kernels use, whatever the directory says by then. */
+static int copy_blocks(struct link *l, const struct directory_table *table, uint32_t n)
+{
+    const volatile uint32_t *ids = table->blocks;
+
+    if (n > table->n_blocks) /* a directory of other blocks than the arena's */
+        return -EPROTO;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t id = ids[i];
+
+        if (id >= l->arena.n_blocks)
+            return -EPROTO;
+        l->blocks[i] = id;
+    }
+    return 0;
+}
+
 /* The KV that the job names, everything checked: this is another process's memory. */
-static int job_kv(const struct link *l, const struct job *job, struct kv_view *kv)
+static int job_kv(struct link *l, const struct job *job, struct kv_view *kv)
 {
     struct sequence_ref ref = {.idx = job->seq_idx, .gen = job->seq_gen};
     const struct kv_geometry *g = &l->arena.geometry;
@@ -104,12 +134,12 @@ static int job_kv(const struct link *l, const struct job *job, struct kv_view *k
         return rc;
     if (table.worker != l->worker_idx)
         return -EPROTO;
-    for (uint32_t i = 0; i < table.n_blocks; i++) {
-        if (table.blocks[i] >= l->arena.n_blocks)
-            return -EPROTO;
-    }
-    *kv = arena_view(&l->arena, job->layer, table.blocks, table.n_blocks);
-    return 0;
+    uint32_t n_blocks = geometry_blocks_for(g, job->ctx_len);
+
+    rc = copy_blocks(l, &table, n_blocks);
+    if (rc == 0)
+        *kv = arena_view(&l->arena, job->layer, l->blocks, n_blocks);
+    return rc;
 }
 
 static void compute(struct link *l, struct team *team, const struct job *job,

@@ -22,6 +22,7 @@ struct link {
     struct arena arena;
     struct directory directory;
     struct attn_scratch *scratch;
+    uint32_t *blocks; /* [directory.blocks_max] block ids of the running job, copied and checked */
     double bytes_per_ns; /* moving average over finished jobs; 0 = none yet */
     int last_error;      /* of the last attempt to attach: a reason is logged once */
 };

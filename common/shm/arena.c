@@ -59,24 +59,29 @@ static void set_addresses(struct arena *a, const struct arena_place *p)
     a->blocks = a->segment.base + p->blocks_off;
 }
 
-/* Checks a copy of what the header says before anything is derived from it. */
+/* Copies what the header says, each field once, and checks the copies before anything is derived
+ * from them: the header may change under our eyes. */
 static int adopt(struct arena *a, struct error *err)
 {
     const struct arena_shared *s = (const struct arena_shared *)(const void *)a->segment.base;
+    uint64_t n_blocks, owners_off, blocks_off;
     struct arena_place p;
     const char *field;
 
     if (a->segment.bytes < sizeof *s)
         return error_set(err, -ESTALE, "%s: too short for an arena", a->segment.path);
     a->geometry = s->geometry;
+    n_blocks = s->n_blocks;
+    owners_off = s->owners_off;
+    blocks_off = s->blocks_off;
     if (geometry_check(&a->geometry, &field) != 0)
         return error_set(err, -ESTALE, "%s: geometry: bad %s", a->segment.path, field);
-    if (s->n_blocks == 0 || s->n_blocks > UINT32_MAX)
+    if (n_blocks == 0 || n_blocks > UINT32_MAX)
         return error_set(err, -ESTALE, "%s: n_blocks: found %llu", a->segment.path,
-                         (unsigned long long)s->n_blocks);
-    a->n_blocks = (uint32_t)s->n_blocks;
-    p = place(a->n_blocks, a->geometry.block_bytes);
-    if (s->owners_off != p.owners_off || s->blocks_off != p.blocks_off ||
+                         (unsigned long long)n_blocks);
+    a->n_blocks = (uint32_t)n_blocks;
+    p = place(n_blocks, a->geometry.block_bytes);
+    if (owners_off != p.owners_off || blocks_off != p.blocks_off ||
         p.total_bytes > a->segment.bytes)
         return error_set(err, -ESTALE, "%s: expected %llu bytes for %u blocks, found %llu",
                          a->segment.path, (unsigned long long)p.total_bytes, a->n_blocks,
