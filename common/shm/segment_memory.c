@@ -24,6 +24,7 @@ static uint64_t round_up(uint64_t n, uint64_t to)
 static void *map_aligned(int fd, uint64_t bytes, int prot, uint64_t align)
 {
     uint8_t *reserved, *base;
+    void *mapped;
 
     if (align <= SHM_PAGE)
         return mmap(NULL, bytes, prot, MAP_SHARED, fd, 0);
@@ -35,7 +36,13 @@ static void *map_aligned(int fd, uint64_t bytes, int prot, uint64_t align)
     if (base > reserved)
         munmap(reserved, (size_t)(base - reserved));
     munmap(base + bytes, (size_t)(reserved + align - base));
-    return mmap(base, bytes, prot, MAP_SHARED | MAP_FIXED, fd, 0);
+    mapped = mmap(base, bytes, prot, MAP_SHARED | MAP_FIXED, fd, 0);
+    if (mapped == MAP_FAILED) {
+        int code = errno;
+        munmap(base, bytes); /* the reservation */
+        errno = code;
+    }
+    return mapped;
 }
 
 int segment_memory_map(struct segment *s, struct error *err)
