@@ -58,6 +58,17 @@ static int create_scratch(struct link *l, enum isa isa, uint32_t n_threads, stru
     return rc == 0 ? 0 : error_set(err, rc, "no memory for the scratch of a job");
 }
 
+/* Once per reason.  An engine that reclaims holds the worker's role for less than a look: only the
+ * second look in a row that finds it taken means another worker. */
+static void tell_failure(struct link *l, int rc, const struct error *err)
+{
+    if (rc != l->last_error)
+        l->n_failed = 0;
+    l->last_error = rc;
+    if (rc != -ENOENT && ++l->n_failed == (rc == -EBUSY ? 2 : 1))
+        log_warn("attach_failed", "engine=%u error=%d detail=\"%s\"", l->engine_idx, rc, err->text);
+}
+
 int link_attach(struct link *l, enum isa isa, uint32_t n_threads)
 {
     struct error err = {.text = ""};
@@ -66,10 +77,7 @@ int link_attach(struct link *l, enum isa isa, uint32_t n_threads)
     if (rc == 0)
         rc = create_scratch(l, isa, n_threads, &err);
     if (rc != 0) {
-        if (rc != l->last_error && rc != -ENOENT)
-            log_warn("attach_failed", "engine=%u error=%d detail=\"%s\"", l->engine_idx, rc,
-                     err.text);
-        l->last_error = rc;
+        tell_failure(l, rc, &err);
         link_detach(l);
         return rc;
     }

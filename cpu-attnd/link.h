@@ -24,12 +24,14 @@ struct link {
     struct attn_scratch *scratch;
     uint32_t *blocks; /* [directory.blocks_max] block ids of the running job, copied and checked */
     double bytes_per_ns; /* moving average over finished jobs; 0 = none yet */
-    int last_error;      /* of the last attempt to attach: a reason is logged once */
+    int last_error;      /* of the last attempt to attach, */
+    uint32_t n_failed;   /* and how often it came in a row: a reason is logged once */
 };
 
 void link_init(struct link *l, const char *dir, uint32_t engine_idx, uint32_t worker_idx);
 
-/* Attaches to all segments or to none.  0, or -errno (-ENOENT: no engine yet). */
+/* Attaches to all segments or to none, without waiting for anybody.  0, or -errno (-ENOENT: no engine
+ * yet; -EBUSY: the worker's role is taken).  Call again at the next look. */
 int link_attach(struct link *l, enum isa isa, uint32_t n_threads);
 void link_detach(struct link *l);
 

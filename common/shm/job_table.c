@@ -11,7 +11,6 @@
 #include "common/base/process.h"
 
 enum { EPOCH_MAX = 0xffffff }; /* what a job's word can hold */
-enum { ROLE_TRIES = 100 }; /* an engine that reclaims holds the role for well below a millisecond */
 
 #define JOBS_BYTES_MAX (UINT64_C(1) << 40)
 
@@ -235,13 +234,8 @@ int job_table_open(struct job_table *t, const char *dir, uint32_t engine_idx, ui
 
 static int take_worker_role(struct job_table *t, struct error *err)
 {
-    int rc = -EBUSY;
+    int rc = segment_role_lock(&t->segment, SEGMENT_ROLE_WORKER);
 
-    for (int i = 0; rc == -EBUSY && i < ROLE_TRIES; i++) {
-        if (i > 0)
-            clock_sleep_ns(NS_PER_MS);
-        rc = segment_role_lock(&t->segment, SEGMENT_ROLE_WORKER);
-    }
     if (rc == -EBUSY)
         return error_set(err, rc, "%s: another worker serves it, pid %u", t->segment.path,
                          atomic_load_explicit(&t->shared->worker_pid, memory_order_acquire));
@@ -301,7 +295,7 @@ int job_table_attach(struct job_table *t, const char *dir, uint32_t engine_idx, 
     fault_point("job_table.ring_skipped");
     t->scan_next = 0;
     t->first_scan = true;
-    bell_ring(done_bell); /* an engine that waits for a worker looks at once */
+    bell_ring(done_bell); /* an engine that sleeps wakes, beats, and sees the new worker then */
     return 0;
 }
 
