@@ -256,6 +256,14 @@ static const struct exchange_ops shm_ops = {
     .destroy = shm_destroy,
 };
 
+/* A segment of another layout or geometry is no error, but whoever wonders where its contents went
+ * finds expected and found in the log. */
+static void tell_replaced(const struct error *replaced)
+{
+    if (replaced->text[0] != '\0')
+        log_warn("segment_replaced", "detail=\"%s\"", replaced->text);
+}
+
 static int open_worker(struct exchange_shm *x, const struct exchange_shm_config *c, uint32_t w,
                        struct error *err)
 {
@@ -331,6 +339,12 @@ static int open_all(struct exchange_shm *x, const struct exchange_shm_config *c,
         rc = open_worker(x, c, w, err);
     if (rc != 0)
         return rc;
+    tell_replaced(&x->page.replaced);
+    tell_replaced(&x->directory.replaced);
+    for (uint32_t w = 0; w < c->n_workers; w++) {
+        tell_replaced(&x->tables[w].replaced);
+        tell_replaced(&x->arenas[w].replaced);
+    }
     x->epoch = next_epoch(x);
     rc = settle(x, c->settle_timeout_ns, err);
     if (rc == 0) {

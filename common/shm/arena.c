@@ -109,8 +109,8 @@ static int take_over(struct arena *a, const struct segment_spec *spec, uint32_t 
     int rc = attach(a, spec, true, err);
 
     if (rc == 0 && a->n_blocks != n_blocks) {
-        rc = error_set(err, -ESTALE, "%s: %u blocks, wanted %u", a->segment.path, a->n_blocks,
-                       n_blocks);
+        rc = error_set(err, -ESTALE, "%s: expected %u blocks, found %u", a->segment.path, n_blocks,
+                       a->n_blocks);
         segment_detach(&a->segment);
     }
     return rc;
@@ -143,8 +143,9 @@ int arena_open(struct arena *a, const char *dir, uint32_t engine_idx, uint32_t w
                struct error *err)
 {
     struct segment_spec spec;
+    struct error found;
     char name[64];
-    int rc = -ENOENT;
+    int rc;
 
     *a = ARENA_NONE;
     fill_spec(&spec, name, dir, engine_idx, worker_idx);
@@ -153,12 +154,14 @@ int arena_open(struct arena *a, const char *dir, uint32_t engine_idx, uint32_t w
                          name, g->block_bytes);
     spec.geometry_hash = g->hash;
     if (reuse)
-        rc = take_over(a, &spec, n_blocks, err);
-    if (rc != -ENOENT && rc != -ESTALE && rc != -EAGAIN)
-        return rc;
-    rc = segment_remove(dir, name); /* its memory may be needed */
+        rc = take_over(a, &spec, n_blocks, &found);
+    else /* whatever is there; the table's text says why */
+        rc = error_set(&found, -ESTALE, "%s", "");
+    if (rc == 0)
+        return 0;
+    rc = segment_make_room(&spec, rc, &found, &a->replaced, err);
     if (rc != 0)
-        return error_set(err, rc, "%s: cannot be removed", name);
+        return rc;
     spec.bytes = place(n_blocks, g->block_bytes).total_bytes;
     spec.numa_node = numa_node;
     return create(a, &spec, g, n_blocks, err);

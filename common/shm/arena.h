@@ -18,7 +18,8 @@ struct arena {
     uint32_t n_blocks;
     uint8_t *blocks;
     _Atomic uint64_t *owners;
-    bool created; /* engine: new, not taken over */
+    bool created;          /* engine: new, not taken over */
+    struct error replaced; /* engine: why the one that was there did not fit; "" = none was */
 };
 #define ARENA_NONE ((struct arena){.segment = {.fd = -1}})
 

@@ -28,7 +28,8 @@ struct directory {
     uint32_t *free_list; /* engine, private: [n_entries] */
     uint32_t n_free;
     uint64_t n_transitions; /* engine: state changes made */
-    bool created;
+    bool created;           /* engine: new, not taken over */
+    struct error replaced;  /* engine: why the one that was there did not fit; "" = none was */
 };
 #define DIRECTORY_NONE ((struct directory){.segment = {.fd = -1}})
 

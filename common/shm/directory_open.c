@@ -1,5 +1,6 @@
 /* The directory's segment: layout, create, take over, attach.  See directory.h. */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -136,7 +137,11 @@ static int take_over(struct directory *d, const struct segment_spec *spec,
     if (same_layout(&found, wanted) && found.model_hash == wanted->model_hash)
         return 0;
     segment_detach(&d->segment);
-    return error_set(err, -ESTALE, "%s: other entries, context or model", d->segment.path);
+    return error_set(err, -ESTALE,
+                     "%s: expected %u entries of %u tokens for model %016" PRIx64
+                     ", found %u of %u for %016" PRIx64,
+                     d->segment.path, wanted->n_entries, wanted->ctx_max, wanted->model_hash,
+                     found.n_entries, found.ctx_max, found.model_hash);
 }
 
 int directory_open(struct directory *d, const char *dir, uint32_t engine_idx,
@@ -144,6 +149,7 @@ int directory_open(struct directory *d, const char *dir, uint32_t engine_idx,
 {
     struct directory_shared wanted;
     struct segment_spec spec;
+    struct error found;
     uint64_t total;
     char name[64];
     int rc;
@@ -160,10 +166,12 @@ int directory_open(struct directory *d, const char *dir, uint32_t engine_idx,
         return error_set(err, -EINVAL, "%s: %u entries of %u tokens: out of bounds", name,
                          c->n_entries, c->ctx_max);
     spec.geometry_hash = g->hash;
-    rc = take_over(d, &spec, &wanted, err);
-    if (rc == -ENOENT || rc == -ESTALE || rc == -EAGAIN) {
+    rc = take_over(d, &spec, &wanted, &found);
+    if (rc != 0) {
+        rc = segment_make_room(&spec, rc, &found, &d->replaced, err);
         spec.bytes = total;
-        rc = create(d, &spec, &wanted, err);
+        if (rc == 0)
+            rc = create(d, &spec, &wanted, err);
     }
     if (rc != 0)
         return rc;

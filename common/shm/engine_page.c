@@ -1,10 +1,13 @@
 #include "common/shm/engine_page.h"
 
 #include <errno.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "common/base/invariant.h"
 #include "common/base/process.h"
+
+enum { OPEN_TRIES = 8 }; /* each but the last was lost to another engine or a clean-up */
 
 static void fill_spec(struct segment_spec *spec, char name[64], const char *dir,
                       uint32_t engine_idx)
@@ -28,32 +31,67 @@ static int create(struct engine_page *p, const struct segment_spec *spec, struct
     int rc = segment_create(&p->segment, spec, err);
 
     if (rc == 0)
-        rc = segment_publish(&p->segment, err);
+        rc = segment_publish_first(&p->segment, err);
     if (rc != 0)
         segment_detach(&p->segment);
     return rc;
 }
 
+/* The page does not fit: away with it, unless the engine that made it still runs. */
+static int retire(struct engine_page *p, const struct segment_spec *spec, struct error *err)
+{
+    int rc = segment_retire(spec->dir, spec->name, SEGMENT_ROLE_ENGINE);
+
+    if (rc == -EBUSY)
+        return error_set(err, rc, "an engine of this index runs already; its page differs: %s",
+                         p->replaced.text);
+    return rc == 0 ? 0 : error_set(err, rc, "%s: cannot be removed: %s", spec->name, strerror(-rc));
+}
+
+/* One look: attach or create.  -EAGAIN: somebody was faster, look again. */
+static int attach_or_create(struct engine_page *p, const struct segment_spec *spec,
+                            struct error *err)
+{
+    int rc = segment_attach(&p->segment, spec, true, err);
+
+    if (rc == -ESTALE || rc == -EAGAIN) {
+        p->replaced = *err;
+        rc = retire(p, spec, err);
+        return rc == 0 ? -EAGAIN : rc;
+    }
+    if (rc == -ENOENT)
+        rc = create(p, spec, err);
+    return rc == -EEXIST ? -EAGAIN : rc;
+}
+
+static int take_role(struct engine_page *p, uint32_t engine_idx, struct error *err)
+{
+    set_shared(p);
+    if (segment_role_lock(&p->segment, SEGMENT_ROLE_ENGINE) != 0)
+        return error_set(err, -EBUSY, "engine %u runs already, as pid %u", engine_idx,
+                         atomic_load_explicit(&p->shared->pid, memory_order_acquire));
+    return segment_is_current(&p->segment) ? 0 : -EAGAIN;
+}
+
 int engine_page_open(struct engine_page *p, const char *dir, uint32_t engine_idx, struct error *err)
 {
+    struct error own;
     struct segment_spec spec;
     char name[64];
-    int rc;
+    int rc = -EAGAIN;
 
+    err = err != NULL ? err : &own; /* its text is wanted here */
+    p->replaced.text[0] = '\0';
     fill_spec(&spec, name, dir, engine_idx);
-    rc = segment_attach(&p->segment, &spec, true, err);
-    if (rc == -ENOENT || rc == -ESTALE || rc == -EAGAIN)
-        rc = create(p, &spec, err);
-    if (rc != 0)
-        return rc;
-    set_shared(p);
-    if (segment_role_lock(&p->segment, SEGMENT_ROLE_ENGINE) != 0) {
-        rc = error_set(err, -EBUSY, "engine %u runs already, as pid %u", engine_idx,
-                       atomic_load_explicit(&p->shared->pid, memory_order_acquire));
-        engine_page_detach(p);
-        return rc;
+    for (int i = 0; rc == -EAGAIN && i < OPEN_TRIES; i++) {
+        rc = attach_or_create(p, &spec, err);
+        if (rc != 0)
+            continue;
+        rc = take_role(p, engine_idx, err);
+        if (rc != 0)
+            engine_page_detach(p);
     }
-    return 0;
+    return rc;
 }
 
 void engine_page_enter(struct engine_page *p, uint32_t epoch, uint64_t now_ns)

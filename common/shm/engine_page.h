@@ -12,10 +12,14 @@
 struct engine_page {
     struct segment segment;
     struct engine_shared *shared;
+    struct error replaced; /* engine: why an older page did not fit; "" if none was there */
 };
 
 /* Engine: attaches to the page if there is a fitting one, else creates it; takes the engine role
- * (-EBUSY: another engine of this index runs).  The pid is written by engine_page_enter. */
+ * (-EBUSY: another engine of this index runs, perhaps of another version).  Whoever removes a page
+ * that does not fit holds its role while it does, and a new page replaces none, so however many
+ * start at once, one gets the role of the page that the name leads to.  The pid is written by
+ * engine_page_enter. */
 int engine_page_open(struct engine_page *p, const char *dir, uint32_t engine_idx,
                      struct error *err);
 

@@ -173,7 +173,13 @@ static int take_over(struct job_table *t, const struct segment_spec *spec,
     if (rc != 0)
         return rc;
     if (memcmp(&t->layout, wanted, sizeof *wanted) != 0)
-        rc = error_set(err, -ESTALE, "%s: other slots, queries or widths", t->segment.path);
+        rc = error_set(err, -ESTALE,
+                       "%s: expected %u slots of %u queries, widths %u %u %u %u; found %u of %u, "
+                       "widths %u %u %u %u",
+                       t->segment.path, wanted->n_slots, wanted->n_q_max, wanted->q_width,
+                       wanted->k_width, wanted->v_width, wanted->out_width, t->layout.n_slots,
+                       t->layout.n_q_max, t->layout.q_width, t->layout.k_width, t->layout.v_width,
+                       t->layout.out_width);
     else if (atomic_load_explicit(&t->shared->requested_epoch, memory_order_acquire) >= EPOCH_MAX)
         rc = error_set(err, -ESTALE, "%s: epochs are used up", t->segment.path);
     if (rc != 0)
@@ -208,6 +214,7 @@ int job_table_open(struct job_table *t, const char *dir, uint32_t engine_idx, ui
 {
     struct job_table_layout layout;
     struct segment_spec spec;
+    struct error found;
     char name[64];
     int rc;
 
@@ -218,11 +225,11 @@ int job_table_open(struct job_table *t, const char *dir, uint32_t engine_idx, ui
         return error_set(err, rc, "%s: %u slots of %u queries: out of bounds", name, c->n_slots,
                          c->n_q_max);
     spec.geometry_hash = g->hash;
-    rc = take_over(t, &spec, &layout, err);
-    if (rc == -ENOENT || rc == -ESTALE || rc == -EAGAIN) {
-        rc = segment_remove(dir, name); /* its memory may be needed */
+    rc = take_over(t, &spec, &layout, &found);
+    if (rc != 0) {
+        rc = segment_make_room(&spec, rc, &found, &t->replaced, err);
         if (rc != 0)
-            return error_set(err, rc, "%s: cannot be removed", name);
+            return rc;
         spec.bytes = layout.total_bytes;
         spec.numa_node = numa_node;
         rc = create(t, &spec, &layout, err);

@@ -44,7 +44,8 @@ struct job_table {
     uint32_t scan_next;            /* slot where a running scan goes on; n_slots = none runs */
     bool first_scan;               /* worker: the running scan is that of the attach */
     bool created;                  /* engine: the segment is new, not taken over */
-    uint64_t *started; /* worker, private: [n_slots] 1 << 32 | generation last handed out */
+    struct error replaced; /* engine: why the one that was there did not fit; "" = none was */
+    uint64_t *started;     /* worker, private: [n_slots] 1 << 32 | generation last handed out */
 };
 #define JOB_TABLE_NONE ((struct job_table){.segment = {.fd = -1}})
 

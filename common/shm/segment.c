@@ -185,7 +185,7 @@ static int lock_dir(const char *dir, int operation, struct error *err)
     return error_set(err, -EBUSY, "%s: another process has locked the directory for a second", dir);
 }
 
-static int rename_into_place(struct segment *s, struct error *err)
+static int rename_into_place(struct segment *s, unsigned flags, struct error *err)
 {
     char dir[SEGMENT_PATH_MAX];
     int fd, code = 0;
@@ -195,7 +195,7 @@ static int rename_into_place(struct segment *s, struct error *err)
     fd = lock_dir(dir, LOCK_SH, err);
     if (fd < 0)
         return fd;
-    if (rename(s->temp_path, s->path) != 0) {
+    if (renameat2(AT_FDCWD, s->temp_path, AT_FDCWD, s->path, flags) != 0) {
         code = errno;
         error_set(err, -code, "rename %s to %s: %s", s->temp_path, s->path, strerror(code));
     }
@@ -203,7 +203,7 @@ static int rename_into_place(struct segment *s, struct error *err)
     return -code;
 }
 
-int segment_publish(struct segment *s, struct error *err)
+static int publish(struct segment *s, unsigned flags, struct error *err)
 {
     int rc;
 
@@ -211,12 +211,22 @@ int segment_publish(struct segment *s, struct error *err)
     /* S1: release, pairs with S2 in check_header: whoever sees READY sees header and payload. */
     atomic_store_explicit(&segment_header(s)->state, SEGMENT_READY, memory_order_release);
     fault_point("segment.ready");
-    rc = rename_into_place(s, err);
+    rc = rename_into_place(s, flags, err);
     if (rc != 0)
         return rc;
     s->published = true;
     fault_point("segment.published");
     return 0;
+}
+
+int segment_publish(struct segment *s, struct error *err)
+{
+    return publish(s, 0, err);
+}
+
+int segment_publish_first(struct segment *s, struct error *err)
+{
+    return publish(s, RENAME_NOREPLACE, err);
 }
 
 static int open_and_lock(struct segment *s, bool writable, struct error *err)
@@ -335,14 +345,58 @@ void segment_detach(struct segment *s)
     s->temp_path[0] = '\0';
 }
 
-int segment_remove(const char *dir, const char *name)
+int segment_make_room(const struct segment_spec *spec, int why, const struct error *found,
+                      struct error *replaced, struct error *err)
 {
-    char path[SEGMENT_PATH_MAX];
-    int n = snprintf(path, sizeof path, "%s/%s", dir, name);
+    struct segment s = SEGMENT_NONE;
 
-    if (n < 0 || (size_t)n >= sizeof path)
+    if (why == -ENOENT)
+        return 0;
+    if (why != -ESTALE && why != -EAGAIN)
+        return error_set(err, why, "%s", found->text);
+    *replaced = *found;
+    int rc = set_paths(&s, spec, err);
+    if (rc == 0 && unlink(s.path) != 0 && errno != ENOENT) {
+        int code = errno;
+        rc = error_set(err, -code, "%s: cannot be removed: %s", s.path, strerror(code));
+    }
+    return rc;
+}
+
+/* Holds the file's flock shared, so that no clean-up takes the name away (and a successor gets it)
+ * between the look and the unlink, and its role, so that nobody who respects it maps it for that. */
+static int unlink_unless_held(struct segment *s, enum segment_role role)
+{
+    struct stat st;
+    int rc = lock_shared(s->fd);
+
+    if (rc != 0)
+        return rc == -EAGAIN ? 0 : rc; /* a clean-up was first */
+    if (fstat(s->fd, &st) != 0 || !S_ISREG(st.st_mode) || st.st_uid != geteuid())
+        return -EPERM;
+    rc = segment_role_lock(s, role);
+    if (rc != 0)
+        return rc;
+    s->dev = st.st_dev;
+    s->ino = st.st_ino;
+    if (stat(s->path, &st) != 0 || st.st_dev != s->dev || st.st_ino != s->ino)
+        return 0;
+    return unlink(s->path) != 0 && errno != ENOENT ? -errno : 0;
+}
+
+int segment_retire(const char *dir, const char *name, enum segment_role role)
+{
+    struct segment s = SEGMENT_NONE;
+    int rc, n = snprintf(s.path, sizeof s.path, "%s/%s", dir, name);
+
+    if (n < 0 || (size_t)n >= sizeof s.path)
         return -ENAMETOOLONG;
-    return unlink(path) != 0 && errno != ENOENT ? -errno : 0;
+    s.fd = open(s.path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (s.fd < 0)
+        return errno == ENOENT ? 0 : -errno;
+    rc = unlink_unless_held(&s, role);
+    close(s.fd);
+    return rc;
 }
 
 bool segment_is_current(const struct segment *s)

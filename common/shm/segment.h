@@ -65,8 +65,10 @@ int segment_dir_prepare(const char *dir, struct error *err);
 int segment_create(struct segment *s, const struct segment_spec *spec, struct error *err);
 
 /* State READY, then rename onto the name: the segment exists from here on, and replaces what was
- * there.  On failure the segment stays unpublished; detach removes it. */
+ * there; segment_publish_first replaces nothing: -EEXIST.  On failure the segment stays unpublished;
+ * detach removes it. */
 int segment_publish(struct segment *s, struct error *err);
+int segment_publish_first(struct segment *s, struct error *err);
 
 /* -ENOENT: no such segment (yet); -EPERM: not ours; -ESTALE: another layout, geometry or size, or
  * damaged (the text says which, expected and found); -EAGAIN: being cleaned up or built, try later.
@@ -77,9 +79,17 @@ int segment_attach(struct segment *s, const struct segment_spec *expect, bool wr
 /* Unmaps and unlocks; an unpublished segment is removed.  Safe on SEGMENT_NONE, and twice. */
 void segment_detach(struct segment *s);
 
-/* Removes the name so that its memory is freed when the last process lets go; 0 or -errno.  For an
- * engine that is about to create anew: two copies may not fit. */
-int segment_remove(const char *dir, const char *name);
+/* For an engine whose take-over of spec ended with `why` and the text `found`: may it create anew?
+ * -ENOENT: yes.  -ESTALE, -EAGAIN: yes; the old name is removed, so that its memory is freed when the
+ * last process lets go (two copies may not fit), and `found` is kept in *replaced, to be logged.
+ * Returns 0, or `why` (then *err = *found) or another -errno. */
+int segment_make_room(const struct segment_spec *spec, int why, const struct error *found,
+                      struct error *replaced, struct error *err);
+
+/* Removes a file that segment_attach found not to fit, if it is ours and nobody holds that role on it
+ * (whatever the layout, the role's byte is the same).  0: gone, or another file has the name by now;
+ * -EBUSY: held; -EPERM: not ours; or another -errno. */
+int segment_retire(const char *dir, const char *name, enum segment_role role);
 
 /* Does the name still lead to the file that is mapped?  One stat(2). */
 bool segment_is_current(const struct segment *s);

@@ -45,8 +45,10 @@ static void blocks_are_aligned_and_shared(void **state)
     assert_true(engine.created);
     assert_false(segment_is_current(&worker.segment));
     arena_detach(&engine);
+    assert_string_equal(engine.replaced.text, ""); /* asked for */
     assert_int_equal(arena_open(&engine, shm_test_dir, 0, 1, &g, 11, true, -1, &err), 0);
     assert_true(engine.created);
+    assert_non_null(strstr(engine.replaced.text, "expected 11 blocks, found 10"));
     arena_detach(&engine);
     arena_detach(&worker);
 }

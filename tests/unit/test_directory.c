@@ -377,11 +377,13 @@ static void other_geometry_makes_a_new_one(void **state)
 
     (void)state;
     open_directory(&d, 1);
+    assert_string_equal(d.replaced.text, ""); /* none was there */
     admit(&d, 1, 5);
     assert_int_equal(directory_attach(&reader, shm_test_dir, 0, &err), 0);
     directory_detach(&d);
     open_directory(&d, 2);
     assert_true(d.created);
+    assert_non_null(strstr(d.replaced.text, "geometry hash: expected"));
     assert_int_equal(d.n_free, N_ENTRIES);
     assert_false(segment_is_current(&reader.segment));
     directory_detach(&reader);

@@ -351,6 +351,8 @@ static void other_widths_make_a_new_table(void **state)
                                     SEGMENT_ANY_NODE, &err),
                      0);
     assert_true(p->engine.created);
+    assert_non_null(strstr(p->engine.replaced.text, "expected"));
+    assert_non_null(strstr(p->engine.replaced.text, "found"));
     assert_false(segment_is_current(&p->worker.segment)); /* the worker sees it and attaches anew */
     job_table_detach(&p->worker);
     job_engine_raise_epoch(&p->engine, 1);
