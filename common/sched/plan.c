@@ -94,6 +94,7 @@ static void count_best_effort(struct plan *p, const struct sched_seq *s)
     struct plan_sums *sums = &p->sums;
 
     sums->n_be_waiting += s->place == SCHED_WAITING;
+    sums->n_be_device += s->place == SCHED_DEVICE;
     sums->n_leaving += s->place == SCHED_LEAVING;
     sums->leaving_blocks += s->place == SCHED_LEAVING ? s->n_freed : 0;
     sums->n_returning += s->place == SCHED_RETURNING;

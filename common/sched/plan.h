@@ -43,6 +43,7 @@ struct plan_sums {
     uint32_t n[PLAN_GROUPS];
     uint32_t n_waiting;    /* of any class */
     uint32_t n_be_waiting; /* of them best effort */
+    uint32_t n_be_device;  /* best effort that computes there */
     uint32_t n_leaving, n_returning, n_under_way, n_elsewhere;
     uint32_t leaving_blocks;                       /* come free when copies end */
     uint32_t yieldable_blocks;                     /* best effort could give up now */
@@ -137,7 +138,8 @@ void plan_be_decodes(struct plan *p, double budget_ns, uint32_t rows);
  * free when one begins.  Sets be_starved. */
 void plan_be_chunks(struct plan *p, double budget_ns, uint32_t rows, uint32_t keep);
 
-/* May a waiting best-effort prompt begin, `keep` blocks left to others (unless it starves)? */
+/* May a waiting best-effort prompt begin, `keep` blocks left to others (unless it starves, or is
+ * the only one)? */
 bool plan_may_begin(const struct plan *p, uint32_t seq, uint32_t n_free, uint32_t keep);
 
 /* What a sweep is worth, in tokens, beside and with a chunk. */

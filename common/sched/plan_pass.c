@@ -138,8 +138,11 @@ bool plan_may_begin(const struct plan *p, uint32_t seq, uint32_t n_free, uint32_
 {
     const struct sched_seq *s = &p->seqs[seq];
     uint64_t need = sched_growth(p->limits, s, s->n_todo + 1);
+    /* Nothing will come free for the first of all while no other holds blocks. */
+    bool alone = p->sums.n_be_device + p->sums.n_leaving + p->sums.n_returning == 0 &&
+                 seq == plan_next(p, PLAN_BE_PREFILL, SCHED_NONE);
 
-    return need + (seq == p->starved[PLAN_BE_PREFILL] ? 0 : keep) <= n_free;
+    return need + (alone || seq == p->starved[PLAN_BE_PREFILL] ? 0 : keep) <= n_free;
 }
 
 void plan_be_chunks(struct plan *p, double budget_ns, uint32_t rows, uint32_t keep)

@@ -17,6 +17,9 @@
 /* Preempted ones go on before anybody begins; what the next needs is kept free of new prompts. */
 static uint32_t resume(struct plan *p, uint32_t reserve)
 {
+    /* Nothing will come free for the first while no other holds blocks. */
+    if (p->sums.n_be_device + p->sums.n_leaving + p->sums.n_returning == 0)
+        reserve = 0;
     for (uint32_t seq = plan_next(p, PLAN_RESIDENT, SCHED_NONE); seq != SCHED_NONE;
          seq = plan_next(p, PLAN_RESIDENT, seq)) {
         const struct sched_seq *s = &p->seqs[seq];

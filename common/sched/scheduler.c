@@ -82,7 +82,7 @@ const struct sched_policy *const *sched_policies(void)
 
 const struct sched_policy *sched_policy_find(const char *name, const char **known)
 {
-    if (known != NULL)
+    if (known != NULL) /* in the order of the table */
         *known = "omni, paper, sync, headroom, ls-first, harvest, stream, group";
     for (uint32_t i = 0; policies[i] != NULL; i++) {
         if (strcmp(policies[i]->name, name) == 0)

@@ -37,6 +37,23 @@ static const struct sched_policy *find(const char *name)
     return p;
 }
 
+static void test_policies_are_found_by_name(void **state)
+{
+    (void)state;
+    const char *known, *at;
+
+    assert_null(sched_policy_find("none such", &known));
+    at = known;
+    for (uint32_t i = 0; sched_policies()[i] != NULL; i++) {
+        const struct sched_policy *p = sched_policies()[i];
+        assert_ptr_equal(find(p->name), p);
+        assert_memory_equal(at, p->name, strlen(p->name)); /* each one is listed, in order */
+        at += strlen(p->name);
+        at += *at == ',' ? 2 : 0;
+    }
+    assert_int_equal(*at, '\0');
+}
+
 /* Rows that the sequence got. */
 static uint32_t rows_of(const struct sched_decision *d, uint32_t seq)
 {
@@ -371,6 +388,31 @@ static void test_all_run_where_there_is_room(void **state)
     }
 }
 
+/* A share that policies keep free keeps nobody out for ever. */
+static void test_a_prompt_as_large_as_the_device_begins(void **state)
+{
+    (void)state;
+    for (uint32_t i = 0; sched_policies()[i] != NULL; i++) {
+        fixture_roomy(&fixture);
+        fixture.limits.n_blocks = fixture.state.n_free_blocks = 100;
+        fixture.limits.params.headroom_pct = 20;
+        fixture_add(&fixture, 1, SCHED_WAITING, 1590);
+        fixture_add(&fixture, 1, SCHED_WAITING, 10);
+        decide_checked(sched_policies()[i], &fixture.state, &decision);
+        assert_true(rows_of(&decision, 0) > 0);
+    }
+}
+
+static void test_harvest_resumes_what_is_as_large_as_the_device(void **state)
+{
+    (void)state;
+    fixture_roomy(&fixture);
+    fixture_add(&fixture, 1, SCHED_ARENA, 1590);
+    fixture.limits.n_blocks = fixture.state.n_free_blocks = 100;
+    decide_checked(find("harvest"), &fixture.state, &decision);
+    assert_int_equal(decision.n_in, 1);
+}
+
 /* A prompt that has begun holds blocks: it must go on though one before it waits for some, or both
  * would wait for ever. */
 static void test_prompts_that_have_begun_go_on(void **state)
@@ -439,6 +481,7 @@ static void test_starvation_is_bounded_when_time_is_used_up(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_policies_are_found_by_name),
         cmocka_unit_test(test_random_states_break_no_rule),
         cmocka_unit_test(test_a_decision_depends_on_the_state_alone),
         cmocka_unit_test(test_prices_are_the_models),
@@ -453,6 +496,8 @@ int main(void)
         cmocka_unit_test(test_best_effort_takes_no_latency_sensitive_row),
         cmocka_unit_test(test_three_classes_in_order),
         cmocka_unit_test(test_all_run_where_there_is_room),
+        cmocka_unit_test(test_a_prompt_as_large_as_the_device_begins),
+        cmocka_unit_test(test_harvest_resumes_what_is_as_large_as_the_device),
         cmocka_unit_test(test_prompts_that_have_begun_go_on),
         cmocka_unit_test(test_starvation_is_bounded),
         cmocka_unit_test(test_starvation_is_bounded_when_time_is_used_up),
