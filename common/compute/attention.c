@@ -53,9 +53,9 @@ static void block_run(const struct kernels *kernels, const struct attn_block *b,
     struct attn_accum total = attn_accum_at(room->total, b->n_rows, b->layer->dv);
 
     attn_block_begin(kernels, b, room, 0);
-    attn_block_span(kernels, b, room, &total, 0);
+    attn_block_span(kernels, b, room, &total, 0, n_spans == 1);
     for (uint32_t i = 1; i < n_spans; i++) {
-        attn_block_span(kernels, b, room, &span, i);
+        attn_block_span(kernels, b, room, &span, i, i + 1 == n_spans);
         attn_accum_merge(kernels, &total, &span, b->n_rows);
     }
     attn_block_finish(kernels, b, &total);
@@ -134,40 +134,72 @@ static void split_run(const struct run *run, const struct attn_block *b, struct 
     struct attn_accum a = slot_at(run, b, unit);
 
     attn_block_begin(s->kernels, b, room, span * ATTN_SPAN_TOKENS);
-    attn_block_span(s->kernels, b, room, &a, span);
+    attn_block_span(s->kernels, b, room, &a, span, true);
     if (atomic_fetch_sub_explicit(&s->open_spans[block_idx], 1, memory_order_acq_rel) == 1) /* G1 */
         split_finish(run, b, unit - span, n_spans);
 }
 
-/* The cursor only grows, so each thread walks the list of jobs once. */
+/* A thread's place in the list of jobs: the cursor only grows, so it walks the list once. */
+struct walk {
+    struct run *run;
+    uint32_t job;
+    uint32_t first_unit, first_block; /* of that job */
+};
+
+/* Moves on to the job that has the unit.  False: there is none. */
+static bool walk_to(struct walk *w, uint32_t unit, struct cut *c)
+{
+    for (; w->job < w->run->n_jobs; w->job++) {
+        uint32_t n_units;
+
+        *c = job_cut(&w->run->jobs[w->job]);
+        n_units = c->n_blocks * (w->run->split ? c->n_spans : 1);
+        if (unit - w->first_unit < n_units)
+            return true;
+        w->first_unit += n_units;
+        w->first_block += c->n_blocks;
+    }
+    return false;
+}
+
+/* The unit that the cursor stands at is the one this thread takes next, unless another does. */
+static void look_beyond(void *ctx, struct attn_tile *tile)
+{
+    struct walk w = *(struct walk *)ctx;
+    uint32_t unit = atomic_load_explicit(&w.run->next, memory_order_relaxed);
+    struct cut c;
+
+    if (!walk_to(&w, unit, &c))
+        return;
+    uint32_t i = unit - w.first_unit, per_block = w.run->split ? c.n_spans : 1;
+    struct attn_block b = job_block(&w.run->jobs[w.job], &c, i / per_block);
+
+    attn_block_look_ahead(&b, tile, w.run->split ? i % per_block * ATTN_SPAN_TOKENS : 0);
+}
+
 static void run_thread(void *ctx, uint32_t thread_idx)
 {
     struct run *run = ctx;
     struct attn_room *room = &run->scratch->room[thread_idx];
-    uint32_t first_unit = 0, first_block = 0; /* of the current job */
+    struct walk w = {.run = run};
 
-    for (uint32_t i = 0; i < run->n_jobs;) {
-        struct cut c = job_cut(&run->jobs[i]);
-        uint32_t per_block = run->split ? c.n_spans : 1;
+    room->beyond = look_beyond;
+    room->beyond_ctx = &w;
+    for (;;) {
         uint32_t unit = atomic_fetch_add_explicit(&run->next, 1, memory_order_relaxed);
+        struct cut c;
 
-        while (unit - first_unit >= c.n_blocks * per_block) {
-            first_unit += c.n_blocks * per_block;
-            first_block += c.n_blocks;
-            if (++i == run->n_jobs)
-                return;
-            c = job_cut(&run->jobs[i]);
-            per_block = run->split ? c.n_spans : 1;
-        }
-        uint32_t block_idx = (unit - first_unit) / per_block;
-        struct attn_block b = job_block(&run->jobs[i], &c, block_idx);
+        if (!walk_to(&w, unit, &c))
+            break;
+        uint32_t i = unit - w.first_unit, per_block = run->split ? c.n_spans : 1;
+        struct attn_block b = job_block(&run->jobs[w.job], &c, i / per_block);
 
         if (run->split)
-            split_run(run, &b, room, first_block + block_idx, unit, (unit - first_unit) % per_block,
-                      c.n_spans);
+            split_run(run, &b, room, w.first_block + i / per_block, unit, i % per_block, c.n_spans);
         else
             block_run(run->scratch->kernels, &b, room);
     }
+    room->beyond = NULL; /* w ends here */
 }
 
 /* Decides whether spans are spread over threads, and prepares the counts of open spans. */

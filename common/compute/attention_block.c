@@ -142,9 +142,10 @@ static const uint8_t *tile_at(const struct attn_block *b, uint32_t t)
 }
 
 /* The tokens from t0 on are what the kernels ask for; where there are none it stays what it was. */
-static void tile_look_ahead(const struct attn_block *b, struct attn_tile *tile, uint32_t t0,
-                            uint32_t last)
+void attn_block_look_ahead(const struct attn_block *b, struct attn_tile *tile, uint32_t t0)
 {
+    uint32_t last = attn_block_last(b);
+
     if (t0 > last)
         return;
     tile->ahead[0] = tile_at(b, t0);
@@ -288,16 +289,27 @@ void attn_block_begin(const struct kernels *kernels, const struct attn_block *b,
     room->tile.ahead[0] = room->tile.ahead[1] = tile_at(b, t0);
 }
 
+/* Where the tiles end, what comes after the block. */
+static void look_ahead(const struct attn_block *b, struct attn_room *room, uint32_t t0,
+                       uint32_t end)
+{
+    if (t0 < end)
+        attn_block_look_ahead(b, &room->tile, t0);
+    else if (room->beyond != NULL)
+        room->beyond(room->beyond_ctx, &room->tile);
+}
+
 void attn_block_span(const struct kernels *kernels, const struct attn_block *b,
-                     struct attn_room *room, struct attn_accum *a, uint32_t span)
+                     struct attn_room *room, struct attn_accum *a, uint32_t span, bool ends)
 {
     uint32_t last = attn_block_last(b), t0 = span * ATTN_SPAN_TOKENS;
+    uint32_t end = last - t0 < ATTN_SPAN_TOKENS ? last + 1 : t0 + ATTN_SPAN_TOKENS;
     uint32_t ahead = b->layer->tile_stride * (TILE / b->layer->tile_tokens) < AHEAD_BYTES ? 2 : 1;
 
     attn_accum_clear(a, b->n_rows);
-    for (uint32_t i = 0; i < ATTN_SPAN_TOKENS / TILE && t0 <= last; i++, t0 += TILE) {
+    for (; t0 < end; t0 += TILE) {
         tile_locate(b, &room->tile, t0, last);
-        tile_look_ahead(b, &room->tile, t0 + ahead * TILE, last);
+        look_ahead(b, room, t0 + ahead * TILE, ends ? end : UINT32_MAX);
         tile_run(kernels, b, room, a, t0);
     }
 }

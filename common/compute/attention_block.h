@@ -11,6 +11,7 @@
 #ifndef OMNI_COMMON_COMPUTE_ATTENTION_BLOCK_H
 #define OMNI_COMMON_COMPUTE_ATTENTION_BLOCK_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -29,6 +30,10 @@ struct attn_accum {
     uint32_t ldo;
 };
 
+/* What a thread will most likely compute after its block's end: it points tile->ahead there, so
+ * that the next block does not begin with a wait for memory.  A guess; nothing depends on it. */
+typedef void attn_beyond_fn(void *ctx, struct attn_tile *tile);
+
 /* One thread's working memory. */
 struct attn_room {
     float *q;                 /* [rows of a group: element-major][dk rounded up to 16] */
@@ -38,7 +43,9 @@ struct attn_room {
     float alpha[ATTN_ROWS];   /* what a tile rescales the row by */
     uint32_t pos[ATTN_ROWS];  /* of the row's query */
     uint32_t seen[ATTN_ROWS]; /* tokens 0..seen-1 of the tile concern the row; 0: not at all */
-    struct attn_tile tile;    /* where the tile lies */
+    attn_beyond_fn *beyond;   /* NULL: nothing is known */
+    void *beyond_ctx;
+    struct attn_tile tile; /* where the tile lies */
 };
 
 /* Rows r0..r0+n_rows-1 of a job at one KV head. */
@@ -65,9 +72,13 @@ uint32_t attn_block_last(const struct attn_block *b);
 void attn_block_begin(const struct kernels *kernels, const struct attn_block *b,
                       struct attn_room *room, uint32_t t0);
 
-/* The block's rows over the tokens of one span, from scratch, into *a. */
+/* Points tile->ahead at the block's tokens from t0 on, if there are any. */
+void attn_block_look_ahead(const struct attn_block *b, struct attn_tile *tile, uint32_t t0);
+
+/* The block's rows over the tokens of one span, from scratch, into *a.  ends: afterwards the thread
+ * goes on with another block or span, not the next one. */
 void attn_block_span(const struct kernels *kernels, const struct attn_block *b,
-                     struct attn_room *room, struct attn_accum *a, uint32_t span);
+                     struct attn_room *room, struct attn_accum *a, uint32_t span, bool ends);
 
 /* Output of all rows. */
 void attn_block_finish(const struct kernels *kernels, const struct attn_block *b,
