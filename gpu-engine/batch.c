@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "common/base/invariant.h"
-#include "gpu-engine/ending.h"
+#include "gpu-engine/decide.h"
 #include "gpu-engine/foresight.h"
 #include "gpu-engine/kv.h"
 #include "gpu-engine/placement.h"
@@ -19,12 +19,9 @@ int batch_init(struct engine *e)
     b->enters = calloc(e->returned_max, sizeof *b->enters);
     b->picks = calloc(e->geometry.n_layers, sizeof *b->picks);
     b->arrivals = calloc(e->geometry.n_layers, sizeof *b->arrivals);
-    e->order = calloc(e->sequences.n, sizeof *e->order);
     if (b->seqs == NULL || b->members == NULL || b->enters == NULL || b->picks == NULL ||
-        b->arrivals == NULL || e->order == NULL)
+        b->arrivals == NULL)
         return -ENOMEM;
-    for (uint32_t l = 0; l < e->geometry.n_layers; l++)
-        b->picks[l] = (struct device_pick){.p_max = (uint16_t)e->returned_max};
     return 0;
 }
 
@@ -35,41 +32,9 @@ void batch_fini(struct engine *e)
     free(e->batch.enters);
     free(e->batch.picks);
     free(e->batch.arrivals);
-    free(e->order);
-}
-
-/* ---- Order ----------------------------------------------------------------------------------- */
-
-/* Fills e->order with the live sequences, oldest first; returns their number. */
-static uint32_t sort_by_age(struct engine *e)
-{
-    uint32_t n = 0;
-
-    for (uint32_t i = 0; i < e->sequences.n; i++) {
-        const struct sequence *s = &e->sequences.all[i];
-        uint32_t at = n;
-
-        if (s->state < SEQUENCE_WAITING || s->state == SEQUENCE_ENDED)
-            continue;
-        for (; at > 0 && e->sequences.all[e->order[at - 1]].order > s->order; at--)
-            e->order[at] = e->order[at - 1];
-        e->order[at] = i;
-        n++;
-    }
-    return n;
 }
 
 /* ---- Common rows ----------------------------------------------------------------------------- */
-
-static bool is_decode(const struct sequence *s)
-{
-    return s->state == SEQUENCE_COMPUTING && sequence_n_todo(s) == 1 && sequence_n_output(s) > 0;
-}
-
-static bool wants_prefill(const struct sequence *s)
-{
-    return s->state == SEQUENCE_WAITING || (s->state == SEQUENCE_COMPUTING && !is_decode(s));
-}
 
 static void add_rows(struct engine *e, struct sequence *s, uint32_t n)
 {
@@ -92,111 +57,74 @@ static void add_rows(struct engine *e, struct sequence *s, uint32_t n)
     s->n_swept = n;
 }
 
-static uint32_t room(const struct engine *e)
+/* A sequence without KV takes its blocks: best effort those of its whole prompt and of its first
+ * output token at once, so that a prefill that has begun never gets stuck. */
+static void begin(struct engine *e, struct sequence *s, uint32_t n)
 {
-    return e->batch.n_seqs < e->seqs_max ? e->rows_max - e->batch.n_rows : 0;
-}
+    uint32_t holds = engine_is_best_effort(s) ? s->n_tokens + 1 : s->n_kv + n;
+    int rc = kv_grow(e, s, holds);
 
-/* Latency-sensitive rows get their blocks whatever best effort holds. */
-static bool grow_ls(struct engine *e, struct sequence *s, uint32_t n_tokens)
-{
-    while (kv_grow(e, s, n_tokens) != 0) {
-        if (!placement_yield(e, s))
-            return false; /* copies under way hold the rest; they end soon */
-    }
-    return true;
-}
-
-static bool grow_be(struct engine *e, struct sequence *s, uint32_t n_tokens)
-{
-    if (kv_grow(e, s, n_tokens) == 0)
-        return true;
-    e->be_stuck = true;
-    return false;
-}
-
-static void add_decodes(struct engine *e, uint32_t n, bool latency_sensitive)
-{
-    for (uint32_t i = 0; i < n; i++) {
-        struct sequence *s = &e->sequences.all[e->order[i]];
-
-        if (s->latency_sensitive != latency_sensitive || !is_decode(s) || room(e) == 0)
-            continue;
-        if (latency_sensitive ? grow_ls(e, s, s->n_tokens) : grow_be(e, s, s->n_tokens))
-            add_rows(e, s, 1);
-    }
-}
-
-/* A waiting sequence begins to compute.  Best effort takes the blocks of its whole prompt, and of
- * the first output token, at once: a prefill that has begun never gets stuck. */
-static bool begin(struct engine *e, struct sequence *s)
-{
-    bool ok;
-
-    if (engine_is_best_effort(s) && kv_growth(e, s, s->n_tokens + 1) > e->pool.n_blocks) {
-        ending_fail(
-            e, s, ERROR_NO_CAPACITY,
-            "its KV was dropped and has outgrown the device, where it would be computed again",
-            true);
-        return false;
-    }
-    kv_share_prefix(e, s);
-    ok = s->latency_sensitive ? grow_ls(e, s, s->n_kv + 1) : kv_grow(e, s, s->n_tokens + 1) == 0;
-    if (!ok) {
-        kv_release(e, s);
-        s->n_kv = 0;
-        return false;
-    }
-    engine_count(e, ENGINE_STAT_SHARED_BLOCKS, s->n_sealed * e->geometry.n_groups);
+    invariant(rc == 0); /* the policy has counted them */
+    engine_count(e, ENGINE_STAT_SHARED_BLOCKS, (uint64_t)s->n_sealed * e->geometry.n_groups);
     sequence_set_state(&e->sequences, s, SEQUENCE_COMPUTING);
-    return true;
 }
 
-static void add_chunk(struct engine *e, struct sequence *s, uint32_t *budget)
+static void carry_rows(struct engine *e)
 {
-    uint32_t n = sequence_n_todo(s);
+    const struct sched_decision *d = &e->decide.decision;
+    uint64_t now = e->ops->now(e->device);
 
-    n = n < *budget ? n : *budget;
-    n = n < room(e) ? n : room(e);
-    if (n == 0 || (s->latency_sensitive && !grow_ls(e, s, s->n_kv + n)))
-        return;
-    add_rows(e, s, n);
-    *budget -= n;
-}
+    for (uint32_t i = 0; i < d->n_seqs; i++) {
+        struct sequence *s = decide_sequence(e, d->rows[i].seq);
+        uint32_t n = d->rows[i].n_rows;
 
-static void add_chunks(struct engine *e, uint32_t n, bool latency_sensitive, uint32_t *budget)
-{
-    for (uint32_t i = 0; i<n && * budget> 0; i++) {
-        struct sequence *s = &e->sequences.all[e->order[i]];
-
-        if (s->latency_sensitive != latency_sensitive || !wants_prefill(s))
-            continue;
-        if (s->state == SEQUENCE_WAITING && !begin(e, s)) {
-            e->be_starved = e->be_starved || !latency_sensitive;
-            break; /* in order of arrival: a long prompt is not passed over for ever */
-        }
-        add_chunk(e, s, budget);
+        if (s->state == SEQUENCE_WAITING)
+            begin(e, s, n);
+        else
+            invariant(kv_grow(e, s, s->n_kv + n) == 0);
+        add_rows(e, s, n);
+        s->last_run_ns = now;
     }
+}
+
+/* ---- Moves ----------------------------------------------------------------------------------- */
+
+static void share_prefixes(struct engine *e)
+{
+    const struct sched_decision *d = &e->decide.decision;
+
+    for (uint32_t i = 0; i < d->n_seqs; i++) {
+        struct sequence *s = decide_sequence(e, d->rows[i].seq);
+
+        if (s->state == SEQUENCE_WAITING)
+            kv_share_prefix(e, s, e->decide.seqs[d->rows[i].seq].n_shared);
+    }
+}
+
+static void carry_moves(struct engine *e)
+{
+    const struct sched_decision *d = &e->decide.decision;
+
+    for (uint32_t i = 0; i < d->n_yield; i++)
+        placement_drop(e, decide_sequence(e, d->yield[i]));
+    for (uint32_t i = 0; i < d->n_in; i++)
+        placement_copy_in(e, decide_sequence(e, d->in[i]));
+    for (uint32_t i = 0; i < d->n_out; i++)
+        placement_copy_out(e, decide_sequence(e, d->out[i].seq), d->out[i].worker);
 }
 
 /* ---- Offloaded rows -------------------------------------------------------------------------- */
 
-static bool may_enter(struct engine *e, const struct sequence *s)
+static void carry_enters(struct engine *e)
 {
-    return s->state == SEQUENCE_RESIDENT && !s->in_slot &&
-           e->exchange->ops->peer(e->exchange, s->worker) == EXCHANGE_PEER_ALIVE;
-}
-
-static void add_enters(struct engine *e, uint32_t n)
-{
+    const struct sched_decision *d = &e->decide.decision;
     struct engine_batch *b = &e->batch;
+    uint64_t now = e->ops->now(e->device);
 
-    for (uint32_t i = 0; i < n && b->n_enter < e->returned_max; i++) {
-        struct sequence *s = &e->sequences.all[e->order[i]];
+    for (uint32_t i = 0; i < d->n_enter; i++) {
+        struct sequence *s = decide_sequence(e, d->enter[i]);
 
-        if (!may_enter(e, s))
-            continue;
-        invariant(sequence_n_todo(s) == 1);
+        invariant(sequence_n_todo(s) == 1 && !s->in_slot);
         b->enters[b->n_enter++] =
             (struct device_enter){.slot = s->slot,
                                   .n_q = 1,
@@ -208,7 +136,17 @@ static void add_enters(struct engine *e, uint32_t n)
                                   .class_idx = (uint16_t)s->class_idx,
                                   .sampling = s->sampling};
         s->in_slot = true;
+        s->last_run_ns = now;
     }
+}
+
+static void set_picks(struct engine *e)
+{
+    const struct sched_decision *d = &e->decide.decision;
+
+    for (uint32_t l = 0; l < e->geometry.n_layers; l++)
+        e->batch.picks[l] = (struct device_pick){
+            .p_max = (uint16_t)(d->p_max < e->returned_max ? d->p_max : e->returned_max)};
 }
 
 /* ---- The sweep ------------------------------------------------------------------------------- */
@@ -216,18 +154,14 @@ static void add_enters(struct engine *e, uint32_t n)
 bool batch_build(struct engine *e)
 {
     struct engine_batch *b = &e->batch;
-    uint32_t budget = e->config->engine_chunk_tokens;
 
     b->n_seqs = b->n_rows = b->n_enter = 0;
     memset(&b->load, 0, sizeof b->load);
-    e->be_starved = e->be_stuck = false;
-    uint32_t n = sort_by_age(e);
-    add_decodes(e, n, true);
-    add_chunks(e, n, true, &budget);
-    add_chunks(e, n, false, &budget);
-    if (placement_decodes_on_device(e))
-        add_decodes(e, n, false);
-    add_enters(e, n);
+    share_prefixes(e);
+    carry_moves(e);
+    carry_rows(e);
+    carry_enters(e);
+    set_picks(e);
     uint32_t n_back = e->ops->n_returned(e->device, &b->offloaded);
     return b->n_rows > 0 || b->n_enter > 0 || n_back > 0;
 }
@@ -242,7 +176,9 @@ void batch_submit(struct engine *e)
                                  .leave = e->leaves,
                                  .n_leave = e->n_leaves,
                                  .pick = b->picks,
-                                 .arrival_ns = b->arrivals};
+                                 .arrival_ns = b->arrivals,
+                                 .no_riding = !e->decide.decision.ride,
+                                 .p_total = e->decide.decision.p_total};
 
     foresight_predict(e);
     int rc = e->ops->submit(e->device, &sweep);

@@ -5,6 +5,7 @@
 
 #include "common/base/clock.h"
 #include "gpu-engine/batch.h"
+#include "gpu-engine/decide.h"
 #include "gpu-engine/ending.h"
 #include "gpu-engine/foresight.h"
 #include "gpu-engine/ledger.h"
@@ -61,6 +62,8 @@ static int init_books(struct engine *e)
     e->item_ids = calloc(c->engine_max_seqs, sizeof *e->item_ids);
     if (rc == 0)
         rc = batch_init(e);
+    if (rc == 0)
+        rc = decide_init(e);
     if (rc != 0 || e->slot_owner == NULL || e->leaves == NULL || e->copy_blocks == NULL ||
         e->copy_staging == NULL || e->items == NULL || e->item_ids == NULL)
         return -ENOMEM;
@@ -79,6 +82,7 @@ static int init_books(struct engine *e)
 static void free_books(struct engine *e)
 {
     batch_fini(e);
+    decide_fini(e);
     for (uint32_t w = 0; w < ENGINE_WORKERS_MAX; w++) {
         kv_pool_fini(&e->workers[w].pool);
         free(e->workers[w].free_slots);
@@ -133,6 +137,7 @@ static void between_sweeps(struct engine *e)
     ending_drain(e);
     placement_step(e);
     e->exchange->ops->drain(e->exchange);
+    decide_sweep(e);
     if (batch_build(e))
         batch_submit(e);
 }

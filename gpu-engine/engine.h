@@ -8,8 +8,8 @@
  *
  *   control.h intake.h admission.h   control thread: the router's socket, the admission answer
  *   kv.h kv_pool.h                   blocks of a sequence: grow, share, drop
- *   placement.h                      device, arena or parked; copies out and back
- *   batch.h                          who is in the next sweep
+ *   decide.h                         what is held, told to the policy, which says who does what
+ *   batch.h placement.h              carry it out: rows of the next sweep; copies out and back
  *   foresight.h                      how long it will take, and how well that was known
  *   replay.h ledger.h                what a finished sweep means; what the directory is told
  *   ending.h                         answers, and memory back when nobody can touch it
@@ -23,6 +23,7 @@
 #include "common/base/config.h"
 #include "common/sched/accuracy.h"
 #include "common/sched/latency.h"
+#include "common/sched/scheduler.h"
 #include "common/shm/stats.h"
 #include "gpu-engine/admission.h"
 #include "gpu-engine/device/device.h"
@@ -101,6 +102,17 @@ struct engine_batch {
     uint64_t *arrivals;
 };
 
+/* The policy, what it is told and what it answers. */
+struct engine_decide {
+    const struct sched_policy *policy;
+    struct sched_limits limits;
+    struct sched_seq *seqs; /* [n_sequences] */
+    struct sched_worker workers[ENGINE_WORKERS_MAX];
+    struct sched_decision decision;
+    double returned_rows; /* per layer and sweep, moving average */
+    uint32_t *order;      /* [n_sequences] scratch: sequences by arrival */
+};
+
 /* Where the engine's messages go. */
 struct engine_sink {
     void (*send)(void *arg, const struct message *m);
@@ -125,17 +137,16 @@ struct engine {
     struct sequence_table sequences;
     struct admission admission;
     struct kv_pool pool; /* the device's */
+    struct siphash_key prefix_key;
     struct engine_worker workers[ENGINE_WORKERS_MAX];
     uint32_t *slot_owner; /* [n_slots] sequence, or SEQUENCE_NONE */
     uint32_t *leaves;     /* [n_slots] slots given up since the last sweep */
     uint32_t n_leaves;
-    uint32_t *order;       /* [n_sequences] scratch: sequences by arrival */
     uint32_t *copy_blocks; /* [n_groups * table_max] scratch of one copy */
     void **copy_staging;
     uint32_t n_copies; /* under way */
-    bool be_starved;   /* a best-effort sequence waits for device blocks to begin */
-    bool be_stuck;     /* one that computes cannot grow */
 
+    struct engine_decide decide;
     struct engine_batch batch;
     bool in_flight;
     uint64_t sweep; /* number of the last one submitted */

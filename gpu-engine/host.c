@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #include "common/base/clock.h"
@@ -225,11 +226,21 @@ static bool sink_connected(void *arg)
     return control_connected(h->control);
 }
 
+/* Prefix hashes are of this process: nobody outside can make two prefixes meet. */
+static int take_prefix_key(struct engine *e, struct error *err)
+{
+    if (getrandom(&e->prefix_key, sizeof e->prefix_key, 0) != (ssize_t)sizeof e->prefix_key)
+        return error_set(err, -EIO, "no random bytes from the kernel");
+    return 0;
+}
+
 static int open_all(struct host *h, struct error *err)
 {
     struct engine *e = &h->engine;
     int rc = plan_topology(h, err);
 
+    if (rc == 0)
+        rc = take_prefix_key(e, err);
     if (rc == 0)
         rc = open_model(h, err);
     if (rc == 0)

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 
+#include "common/base/hash.h"
 #include "common/base/invariant.h"
 
 uint64_t kv_group_hash(uint64_t chain, uint32_t group)
@@ -11,19 +12,12 @@ uint64_t kv_group_hash(uint64_t chain, uint32_t group)
     return h != 0 ? h : 1;
 }
 
-uint32_t kv_growth(const struct engine *e, const struct sequence *s, uint32_t n_tokens)
-{
-    uint32_t n = geometry_blocks_for(&e->geometry, n_tokens);
-
-    return n > s->n_blocks ? (n - s->n_blocks) * e->geometry.n_groups : 0;
-}
-
 int kv_grow(struct engine *e, struct sequence *s, uint32_t n_tokens)
 {
     uint32_t n = geometry_blocks_for(&e->geometry, n_tokens);
 
     invariant(n <= e->table_max);
-    if (kv_growth(e, s, n_tokens) > e->pool.n_free)
+    if (n > s->n_blocks && (n - s->n_blocks) * e->geometry.n_groups > e->pool.n_free)
         return -ENOSPC;
     for (; s->n_blocks < n; s->n_blocks++) {
         for (uint32_t g = 0; g < e->geometry.n_groups; g++)
@@ -34,7 +28,7 @@ int kv_grow(struct engine *e, struct sequence *s, uint32_t n_tokens)
 
 static uint64_t chain_start(const struct engine *e)
 {
-    return kv_chain_start(e->geometry.model_hash, 0);
+    return kv_chain_start(&e->prefix_key, e->geometry.model_hash, 0);
 }
 
 /* All groups' blocks of that chain, or false. */
@@ -48,15 +42,29 @@ static bool find_blocks(const struct engine *e, uint64_t chain, uint32_t found[K
     return true;
 }
 
-void kv_share_prefix(struct engine *e, struct sequence *s)
+uint32_t kv_shareable(struct engine *e, const struct sequence *s)
+{
+    uint32_t bt = e->geometry.block_tokens, found[KV_GROUPS_MAX] = {0}, n = 0;
+    uint64_t chain = chain_start(e);
+
+    while ((n + 1) * bt < s->n_tokens) {
+        chain = kv_chain_hash(&e->prefix_key, chain, s->tokens + n * bt, bt);
+        if (!find_blocks(e, chain, found))
+            break;
+        n++;
+    }
+    return n * bt;
+}
+
+void kv_share_prefix(struct engine *e, struct sequence *s, uint32_t n_positions)
 {
     uint32_t bt = e->geometry.block_tokens, found[KV_GROUPS_MAX] = {0};
 
     invariant(s->n_blocks == 0 && s->n_kv == 0);
     s->chain = chain_start(e);
     s->n_sealed = 0;
-    while ((s->n_blocks + 1) * bt < s->n_tokens) {
-        uint64_t chain = kv_chain_hash(s->chain, s->tokens + s->n_blocks * bt, bt);
+    while ((s->n_blocks + 1) * bt < s->n_tokens && s->n_kv + bt <= n_positions) {
+        uint64_t chain = kv_chain_hash(&e->prefix_key, s->chain, s->tokens + s->n_blocks * bt, bt);
         if (!find_blocks(e, chain, found))
             break;
         for (uint32_t g = 0; g < e->geometry.n_groups; g++) {
@@ -70,12 +78,25 @@ void kv_share_prefix(struct engine *e, struct sequence *s)
     }
 }
 
+uint32_t kv_n_freed(const struct engine *e, const struct sequence *s)
+{
+    uint32_t n = s->n_blocks * e->geometry.n_groups;
+
+    if (e->pool.n_shared == 0)
+        return n;
+    for (uint32_t i = 0; i < s->n_sealed; i++) {
+        for (uint32_t g = 0; g < e->geometry.n_groups; g++)
+            n -= e->pool.blocks[s->blocks[g * e->table_max + i]].refs > 1;
+    }
+    return n;
+}
+
 void kv_seal(struct engine *e, struct sequence *s)
 {
     uint32_t bt = e->geometry.block_tokens;
 
     while ((s->n_sealed + 1) * bt <= s->n_kv && s->n_sealed < s->n_blocks) {
-        s->chain = kv_chain_hash(s->chain, s->tokens + s->n_sealed * bt, bt);
+        s->chain = kv_chain_hash(&e->prefix_key, s->chain, s->tokens + s->n_sealed * bt, bt);
         for (uint32_t g = 0; g < e->geometry.n_groups; g++)
             kv_pool_seal(&e->pool, s->blocks[g * e->table_max + s->n_sealed],
                          kv_group_hash(s->chain, g));

@@ -10,12 +10,16 @@
 /* Makes room for n_tokens positions.  All or nothing: 0, or -ENOSPC. */
 int kv_grow(struct engine *e, struct sequence *s, uint32_t n_tokens);
 
-/* Device blocks that kv_grow would take. */
-uint32_t kv_growth(const struct engine *e, const struct sequence *s, uint32_t n_tokens);
-
 /* A sequence without KV takes over the full blocks of its tokens that others hold already; n_kv
- * moves past them (never past the last token, which must be computed to sample). */
-void kv_share_prefix(struct engine *e, struct sequence *s);
+ * moves past them: n_positions at most, and never past the last token, which must be computed to
+ * sample. */
+void kv_share_prefix(struct engine *e, struct sequence *s, uint32_t n_positions);
+
+/* Leading positions that kv_share_prefix could take over now. */
+uint32_t kv_shareable(struct engine *e, const struct sequence *s);
+
+/* Device blocks (all groups) that would come free if the sequence gave its own up. */
+uint32_t kv_n_freed(const struct engine *e, const struct sequence *s);
 
 /* Seals the blocks that n_kv has passed, so that others may share them. */
 void kv_seal(struct engine *e, struct sequence *s);

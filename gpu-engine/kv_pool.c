@@ -47,7 +47,7 @@ uint32_t kv_pool_acquire(struct kv_pool *p)
 void kv_pool_share(struct kv_pool *p, uint32_t block)
 {
     invariant(block < p->n_blocks && p->blocks[block].refs > 0 && p->blocks[block].hash != 0);
-    p->blocks[block].refs++;
+    p->n_shared += p->blocks[block].refs++ == 1;
 }
 
 static uint32_t *bucket_of(const struct kv_pool *p, uint64_t hash)
@@ -70,8 +70,10 @@ static void unseal(struct kv_pool *p, uint32_t block)
 void kv_pool_release(struct kv_pool *p, uint32_t block)
 {
     invariant(block < p->n_blocks && p->blocks[block].refs > 0);
-    if (--p->blocks[block].refs > 0)
+    if (--p->blocks[block].refs > 0) {
+        p->n_shared -= p->blocks[block].refs == 1;
         return;
+    }
     if (p->blocks[block].hash != 0)
         unseal(p, block);
     p->blocks[block].next = p->free_head;
@@ -100,12 +102,14 @@ uint32_t kv_pool_find(const struct kv_pool *p, uint64_t hash)
 
 int kv_pool_check(const struct kv_pool *p)
 {
-    uint32_t n_free = 0, n_listed = 0;
+    uint32_t n_free = 0, n_shared = 0, n_listed = 0;
 
-    for (uint32_t i = 0; i < p->n_blocks; i++)
+    for (uint32_t i = 0; i < p->n_blocks; i++) {
         n_free += p->blocks[i].refs == 0;
+        n_shared += p->blocks[i].refs > 1;
+    }
     for (uint32_t b = p->free_head; b != KV_BLOCK_NONE && n_listed <= p->n_blocks;
          b = p->blocks[b].next)
         n_listed++;
-    return n_free == p->n_free && n_listed == p->n_free ? 0 : -EUCLEAN;
+    return n_free == p->n_free && n_listed == p->n_free && n_shared == p->n_shared ? 0 : -EUCLEAN;
 }

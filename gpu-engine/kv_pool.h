@@ -12,7 +12,7 @@
 
 #include <stdint.h>
 
-#include "common/base/hash.h"
+#include "common/base/siphash.h"
 
 #define KV_BLOCK_NONE UINT32_MAX
 
@@ -26,6 +26,7 @@ struct kv_pool {
     struct kv_pool_block *blocks;
     uint32_t *buckets; /* power of two >= n_blocks */
     uint32_t n_blocks, n_buckets, n_free;
+    uint32_t n_shared; /* blocks with more than one holder */
     uint32_t free_head;
 };
 
@@ -49,20 +50,25 @@ void kv_pool_seal(struct kv_pool *p, uint32_t block, uint64_t hash);
 /* The sealed block of that hash, or KV_BLOCK_NONE.  Does not take a reference. */
 uint32_t kv_pool_find(const struct kv_pool *p, uint64_t hash);
 
-/* Hash of the block that follows `before` (KV_CHAIN_SEED for the first) and holds these tokens. */
-static inline uint64_t kv_chain_hash(uint64_t before, const uint32_t *tokens, uint32_t n)
+/* Hash of the block that follows `before` (kv_chain_start for the first) and holds these tokens.
+ * Tokens are chosen by clients, and equal hashes mean equal KV: so the hash is keyed, and nobody
+ * can make one that meets another's prefix. */
+static inline uint64_t kv_chain_hash(const struct siphash_key *key, uint64_t before,
+                                     const uint32_t *tokens, uint32_t n)
 {
-    uint64_t h = hash_bytes(before, tokens, n * sizeof *tokens);
+    struct siphash_key chained = {.k = {key->k[0] ^ before, key->k[1]}};
+    uint64_t h = siphash(&chained, tokens, n * sizeof *tokens);
 
     return h != 0 ? h : 1;
 }
 
 /* Start of a sequence's chain. */
-static inline uint64_t kv_chain_start(uint64_t model_hash, uint64_t adapter)
+static inline uint64_t kv_chain_start(const struct siphash_key *key, uint64_t model_hash,
+                                      uint64_t adapter)
 {
-    uint64_t key[2] = {model_hash, adapter};
+    uint64_t of[2] = {model_hash, adapter};
 
-    return hash_bytes(HASH_SEED, key, sizeof key);
+    return siphash(key, of, sizeof of);
 }
 
 /* Counts references and free blocks anew: 0 if the books agree, else -EUCLEAN.  For idle checks. */

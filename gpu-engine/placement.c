@@ -1,7 +1,5 @@
 #include "gpu-engine/placement.h"
 
-#include <errno.h>
-
 #include "common/base/invariant.h"
 #include "gpu-engine/kv.h"
 #include "gpu-engine/ledger.h"
@@ -46,24 +44,6 @@ void placement_release_arena(struct engine *e, struct sequence *s)
     s->n_arena_blocks = 0;
 }
 
-/* The worker with most free blocks that can take the sequence; the preferred one if it can. */
-static uint32_t choose_worker(const struct engine *e, const struct sequence *s)
-{
-    uint32_t need = arena_need(e, s) * e->geometry.n_groups, best = SEQUENCE_NONE;
-
-    for (uint32_t w = 0; w < e->exchange->n_workers; w++) {
-        const struct engine_worker *worker = &e->workers[w];
-        if (e->exchange->ops->peer(e->exchange, w) != EXCHANGE_PEER_ALIVE ||
-            worker->pool.n_free < need || worker->n_free_slots == 0)
-            continue;
-        if (w == s->preferred_worker)
-            return w;
-        if (best == SEQUENCE_NONE || worker->pool.n_free > e->workers[best].pool.n_free)
-            best = w;
-    }
-    return best;
-}
-
 /* ---- Copy out -------------------------------------------------------------------------------- */
 
 /* Takes arena block i of group g; false: it was shared, there is nothing to copy. */
@@ -81,7 +61,7 @@ static bool take_arena_block(struct engine *e, struct sequence *s, uint32_t g, u
         return false;
     }
     *to = kv_pool_acquire(pool);
-    invariant(*to != KV_BLOCK_NONE); /* choose_worker saw enough free blocks */
+    invariant(*to != KV_BLOCK_NONE); /* the policy has counted the free ones */
     e->exchange->ops->set_owner(e->exchange, s->worker, *to, s->ref.idx, s->ref.gen);
     /* Copies run in order: whoever finds this seal copies, or reads, after the bytes are there. */
     if (hash != 0)
@@ -144,7 +124,7 @@ static bool begin_exchange_copy(struct engine *e, struct sequence *s, bool out)
     return done != 0;
 }
 
-static void copy_out(struct engine *e, struct sequence *s, uint32_t worker)
+void placement_copy_out(struct engine *e, struct sequence *s, uint32_t worker)
 {
     s->worker = worker;
     uint32_t n = plan_copy_out(e, s);
@@ -164,6 +144,7 @@ static void copied_out(struct engine *e, struct sequence *s)
     ledger_set_state(e, s, DIRECTORY_RESIDENT);
     kv_release(e, s);
     e->workers[s->worker].n_resident++;
+    s->last_move_ns = e->ops->now(e->device);
     sequence_set_state(&e->sequences, s, SEQUENCE_RESIDENT);
 }
 
@@ -184,7 +165,7 @@ static void copy_in_to_device(struct engine *e, struct sequence *s)
     engine_count(e, ENGINE_STAT_COPIED_BLOCKS, n);
 }
 
-static void copy_in(struct engine *e, struct sequence *s)
+void placement_copy_in(struct engine *e, struct sequence *s)
 {
     int rc = kv_grow(e, s, s->n_tokens);
 
@@ -205,8 +186,9 @@ static void copied_in(struct engine *e, struct sequence *s)
     placement_release_arena(e, s);
     /* Its blocks are its own copies: sealing starts over with the sequence's first block. */
     s->n_sealed = 0;
-    s->chain = kv_chain_start(e->geometry.model_hash, 0);
+    s->chain = kv_chain_start(&e->prefix_key, e->geometry.model_hash, 0);
     kv_seal(e, s);
+    s->last_move_ns = e->ops->now(e->device);
     sequence_set_state(&e->sequences, s, SEQUENCE_COMPUTING);
 }
 
@@ -268,147 +250,21 @@ static void advance_copies(struct engine *e)
     }
 }
 
-/* ---- The rules ------------------------------------------------------------------------------- */
-
-bool placement_yield(struct engine *e, const struct sequence *keep)
-{
-    struct sequence *newest = NULL;
-
-    for (uint32_t i = 0; i < e->sequences.n; i++) {
-        struct sequence *s = &e->sequences.all[i];
-        if (s->state == SEQUENCE_COMPUTING && engine_is_best_effort(s) && s != keep &&
-            s->n_blocks > 0 && s->n_swept == 0 && (newest == NULL || s->order > newest->order))
-            newest = s;
-    }
-    if (newest == NULL)
-        return false;
-    newest->n_recomputed += newest->n_kv;
-    engine_count(e, ENGINE_STAT_YIELDS, 1);
-    engine_count(e, ENGINE_STAT_RECOMPUTED, newest->n_kv);
-    kv_release(e, newest);
-    newest->n_kv = 0;
-    ledger_drop(e, newest);
-    sequence_set_state(&e->sequences, newest, SEQUENCE_WAITING);
-    return true;
-}
-
-/* At a token boundary on the device, with its prompt computed. */
-static bool may_go_out(const struct sequence *s)
-{
-    return s->state == SEQUENCE_COMPUTING && engine_is_best_effort(s) && s->n_swept == 0 &&
-           sequence_n_todo(s) == 1 && sequence_n_output(s) > 0;
-}
-
-static struct sequence *newest_on_device(struct engine *e)
-{
-    struct sequence *newest = NULL;
-
-    for (uint32_t i = 0; i < e->sequences.n; i++) {
-        struct sequence *s = &e->sequences.all[i];
-        if (may_go_out(s) && (newest == NULL || s->order > newest->order))
-            newest = s;
-    }
-    return newest;
-}
-
-static bool try_copy_out(struct engine *e, struct sequence *s)
-{
-    uint32_t worker = choose_worker(e, s);
-
-    if (worker == SEQUENCE_NONE || e->n_copies == ENGINE_COPIES_MAX)
-        return false;
-    copy_out(e, s, worker);
-    return true;
-}
-
-static void send_all_out(struct engine *e)
-{
-    for (uint32_t i = 0; i < e->sequences.n; i++) {
-        if (may_go_out(&e->sequences.all[i]))
-            try_copy_out(e, &e->sequences.all[i]);
-    }
-}
-
-static uint32_t reserve_blocks(const struct engine *e)
-{
-    return (uint32_t)((uint64_t)e->pool.n_blocks * e->config->engine_auto_free_pct / 100);
-}
-
-/* One at a time: its blocks come free when the copy has ended, and then one looks again. */
-static void relieve_device(struct engine *e)
-{
-    bool short_of_blocks = e->pool.n_free < reserve_blocks(e) || e->be_starved || e->be_stuck;
-
-    if (!short_of_blocks || e->sequences.n_in_state[SEQUENCE_COPY_OUT] > 0)
-        return;
-    struct sequence *newest = newest_on_device(e);
-    if (newest != NULL)
-        try_copy_out(e, newest);
-}
-
-static struct sequence *oldest_on_device(struct engine *e)
-{
-    struct sequence *oldest = NULL;
-
-    for (uint32_t i = 0; i < e->sequences.n; i++) {
-        struct sequence *s = &e->sequences.all[i];
-        if (s->state == SEQUENCE_COMPUTING && engine_is_best_effort(s) &&
-            (oldest == NULL || s->order < oldest->order))
-            oldest = s;
-    }
-    return oldest;
-}
-
-static struct sequence *oldest_resident(struct engine *e)
-{
-    struct sequence *oldest = NULL;
-
-    for (uint32_t i = 0; i < e->sequences.n; i++) {
-        struct sequence *s = &e->sequences.all[i];
-        if (s->state == SEQUENCE_RESIDENT && !s->in_slot &&
-            (oldest == NULL || s->order < oldest->order))
-            oldest = s;
-    }
-    return oldest;
-}
-
-/* Delayed copy back: only when nobody waits for blocks, and with room to stay. */
-static void fill_device(struct engine *e)
-{
-    if (e->be_starved || e->sequences.n_in_state[SEQUENCE_WAITING] > 0 ||
-        e->sequences.n_in_state[SEQUENCE_COPY_IN] > 0 || e->n_copies == ENGINE_COPIES_MAX)
-        return;
-    struct sequence *s = oldest_resident(e);
-    if (s == NULL)
-        return;
-    uint32_t need = arena_need(e, s) * e->geometry.n_groups;
-    if (e->pool.n_free >= need + 2 * reserve_blocks(e))
-        copy_in(e, s);
-}
-
-/* A decode that cannot grow and whom no copy will help: somebody must give up its KV.  Never the
- * oldest: alone it would only drop what it must have again, and then may not even fit. */
-static void unstick_device(struct engine *e)
-{
-    if (e->be_stuck && e->sequences.n_in_state[SEQUENCE_COPY_OUT] == 0)
-        placement_yield(e, oldest_on_device(e));
-}
-
 void placement_step(struct engine *e)
 {
     advance_copies(e);
-    if (e->exchange->n_workers > 0) {
-        switch ((enum config_offload)e->config->engine_offload) {
-        case CONFIG_OFFLOAD_NEVER:
-            break;
-        case CONFIG_OFFLOAD_ALWAYS:
-            send_all_out(e);
-            break;
-        case CONFIG_OFFLOAD_AUTO:
-            relieve_device(e);
-            fill_device(e);
-            break;
-        }
-    }
-    unstick_device(e);
+}
+
+/* ---- Dropping -------------------------------------------------------------------------------- */
+
+void placement_drop(struct engine *e, struct sequence *s)
+{
+    invariant(engine_is_best_effort(s) && s->n_swept == 0);
+    s->n_recomputed += s->n_kv;
+    engine_count(e, ENGINE_STAT_YIELDS, 1);
+    engine_count(e, ENGINE_STAT_RECOMPUTED, s->n_kv);
+    kv_release(e, s);
+    s->n_kv = 0;
+    ledger_drop(e, s);
+    sequence_set_state(&e->sequences, s, SEQUENCE_WAITING);
 }

@@ -94,7 +94,8 @@ struct sequence {
     uint32_t n_device_tokens, n_worker_tokens;
     uint64_t n_ridden, n_parked;
     uint64_t first_token_ns, last_token_ns;
-    uint32_t n_recomputed; /* KV positions that were dropped and computed again */
+    uint64_t last_run_ns, last_move_ns; /* rows or an entry; became resident or came back */
+    uint32_t n_recomputed;              /* KV positions that were dropped and computed again */
 
     uint32_t next; /* free list or arrivals queue */
 };

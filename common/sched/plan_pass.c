@@ -202,9 +202,19 @@ uint32_t plan_token_budget(const struct plan *p)
 
 /* ---- Moves ----------------------------------------------------------------------------------- */
 
+/* The last one that holds KV gains nothing by dropping its own: it could not even begin again. */
+static bool several_hold_blocks(const struct plan *p)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < p->state->n_seqs && n < 2; i++)
+        n += p->seqs[i].place == SCHED_DEVICE && !p->seqs[i].latency_sensitive;
+    return n >= 2;
+}
+
 void plan_unstick(struct plan *p)
 {
-    if (p->state->be_stuck && p->sums.n_leaving == 0)
+    if (p->state->be_stuck && p->sums.n_leaving == 0 && several_hold_blocks(p))
         plan_yield(p);
 }
 

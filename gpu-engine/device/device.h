@@ -16,6 +16,7 @@
 #ifndef OMNI_GPU_ENGINE_DEVICE_H
 #define OMNI_GPU_ENGINE_DEVICE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -97,6 +98,8 @@ struct device_sweep {
     const uint32_t *leave; /* slots given up before the sweep starts (cancel, swap-in) */
     uint32_t n_leave;
     const struct device_pick *pick; /* [n_layers], read when the sweep reaches the layer */
+    bool no_riding;                 /* jobs of this sweep may not return in it */
+    uint32_t p_total;               /* returned rows over all layers, at most */
     const uint64_t *arrival_ns; /* [n_layers] predicted time from the sweep's start to the layer's
                                    output projection: the deadline written into its jobs */
 };

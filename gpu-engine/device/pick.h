@@ -23,8 +23,10 @@ struct pick_slot {
 
 /* Writes the picked slots, oldest first, to out[] (room for p_max) and returns their number.
  * done[s]: generation of the last finished job of slot s, on every rank for n_ranks > 1:
- * done[r * n_slots + s]; a row is returned when it is done on all of them. */
+ * done[r * n_slots + s]; a row is returned when it is done on all of them.  Jobs younger than
+ * age_max are passed over: without riding, those of the sweep itself. */
 uint32_t pick_rows(const struct pick_slot *slots, uint32_t n_slots, uint32_t layer,
-                   const uint32_t *done, uint32_t n_ranks, uint32_t p_max, uint32_t *out);
+                   const uint32_t *done, uint32_t n_ranks, uint64_t age_max, uint32_t p_max,
+                   uint32_t *out);
 
 #endif

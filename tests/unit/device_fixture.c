@@ -285,6 +285,7 @@ static void note_offloaded(struct device_fixture *f, const struct device_token *
 static void submit(struct device_fixture *f)
 {
     const struct device_sweep sweep = {.seq = ++f->n_sweeps,
+                                       .p_total = UINT32_MAX,
                                        .batch = {{.n_seqs = f->n_seqs, .seqs = f->seqs}},
                                        .enter = f->enters,
                                        .n_enter = f->n_enters,

@@ -356,6 +356,7 @@ static void check_previous(int c)
         struct device_seq seq =
             one_row(&request, pos + i, i == 0 ? &request.tokens[pos] : &previous);
         struct device_sweep sweep = {.seq = fixture.n_sweeps + 1 + i,
+                                     .p_total = UINT32_MAX,
                                      .batch = {{.n_seqs = 1, .seqs = &seq}},
                                      .pick = fixture.picks,
                                      .arrival_ns = fixture.arrivals};
@@ -387,6 +388,7 @@ static int try_seq(struct device_seq seq, uint32_t n)
 {
     struct device_seq seqs[2] = {seq, seq};
     const struct device_sweep sweep = {.seq = fixture.n_sweeps + 1,
+                                       .p_total = UINT32_MAX,
                                        .batch = {{.n_seqs = n, .seqs = seqs}},
                                        .pick = fixture.picks,
                                        .arrival_ns = fixture.arrivals};

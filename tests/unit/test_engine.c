@@ -209,7 +209,7 @@ static void test_auto(void **state)
 static void test_auto_brings_back(void **state)
 {
     static const char *const settings[] = {"engine.offload=auto", "engine.kv_blocks=20",
-                                           "engine.auto_free_pct=20", NULL};
+                                           "engine.auto_free_pct=20", "slo.be_settle_ms=0", NULL};
 
     (void)state;
     run(settings);

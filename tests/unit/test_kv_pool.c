@@ -182,17 +182,18 @@ static void test_chains_tell_prefixes_apart(void **state)
 {
     (void)state;
     const uint32_t a[] = {1, 2, 3, 4}, b[] = {1, 2, 3, 5};
-    uint64_t start = kv_chain_start(9, 0), other_model = kv_chain_start(10, 0);
-    uint64_t first = kv_chain_hash(start, a, 4);
+    const struct siphash_key key = {.k = {1, 2}};
+    uint64_t start = kv_chain_start(&key, 9, 0), other_model = kv_chain_start(&key, 10, 0);
+    uint64_t first = kv_chain_hash(&key, start, a, 4);
 
-    assert_int_equal(first, kv_chain_hash(start, a, 4));
-    assert_int_not_equal(first, kv_chain_hash(start, b, 4));
-    assert_int_not_equal(first, kv_chain_hash(other_model, a, 4));
-    assert_int_not_equal(first, kv_chain_hash(kv_chain_start(9, 1), a, 4));
+    assert_int_equal(first, kv_chain_hash(&key, start, a, 4));
+    assert_int_not_equal(first, kv_chain_hash(&key, start, b, 4));
+    assert_int_not_equal(first, kv_chain_hash(&key, other_model, a, 4));
+    assert_int_not_equal(first, kv_chain_hash(&key, kv_chain_start(&key, 9, 1), a, 4));
     /* The same tokens behind another beginning are another block. */
-    assert_int_not_equal(kv_chain_hash(first, a, 4), first);
-    assert_int_not_equal(kv_chain_hash(first, a, 4),
-                         kv_chain_hash(kv_chain_hash(start, b, 4), a, 4));
+    assert_int_not_equal(kv_chain_hash(&key, first, a, 4), first);
+    assert_int_not_equal(kv_chain_hash(&key, first, a, 4),
+                         kv_chain_hash(&key, kv_chain_hash(&key, start, b, 4), a, 4));
 }
 
 int main(void)

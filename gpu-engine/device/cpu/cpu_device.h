@@ -114,6 +114,7 @@ struct device {
     struct pick_slot *pick_slots; /* [n_slots] */
     uint32_t *done_generation;    /* [n_slots], refreshed by exchange poll */
     uint32_t n_jobs_out;
+    uint32_t p_left;  /* returned slots that the sweep may still take */
     uint32_t *picked; /* [returned_rows_max] scratch of one pick */
     struct cpu_rows rows;
     struct cpu_part *parts;

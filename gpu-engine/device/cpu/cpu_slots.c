@@ -200,10 +200,13 @@ void cpu_slots_pick(struct device *d, struct cpu_sweep *s, uint32_t l)
     log->waited_ns = 0;
     if (d->n_jobs_out > 0) {
         x->ops->poll_done(x, d->done_generation);
+        uint32_t p_max = room(d, s->picks[l].p_max);
         n = pick_rows(d->pick_slots, d->n_slots, l, d->done_generation, 1,
-                      room(d, s->picks[l].p_max), s->picked + log->first);
+                      s->in.no_riding ? s->in.seq - 1 : UINT64_MAX,
+                      p_max < d->p_left ? p_max : d->p_left, s->picked + log->first);
     }
     log->n_picked = (uint16_t)n;
+    d->p_left -= n < d->p_left ? n : d->p_left;
     for (uint32_t i = 0; i < n; i++)
         take_slot(d, s, l, s->picked[log->first + i]);
 }

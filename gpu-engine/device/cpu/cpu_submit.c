@@ -138,6 +138,8 @@ int cpu_sweep_copy(struct device *d, struct cpu_sweep *to, const struct device_s
     }
     memset(&to->in, 0, sizeof to->in);
     to->in.seq = from->seq;
+    to->in.no_riding = from->no_riding;
+    to->in.p_total = from->p_total;
     memcpy(to->picks, from->pick, d->n_layers * sizeof *to->picks);
     memcpy(to->arrivals, from->arrival_ns, d->n_layers * sizeof *to->arrivals);
     rc = copy_batch(d, to, &from->batch[0]);
