@@ -5,12 +5,13 @@
 #include <nanomsg/pair.h>
 #include <nanomsg/reqrep.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
+
+#include "common/base/process.h"
 
 #define IPC "ipc://"
 #define TCP "tcp://"
@@ -24,28 +25,16 @@ enum {
 /* ---- Addresses ----------------------------------------------------------------
  */
 
-static int print_checked(char *out, size_t cap, int n)
-{
-    (void)out;
-    return n < 0 || (size_t)n >= cap ? -ENAMETOOLONG : 0;
-}
-
 int wire_run_dir(const char *configured, char *out, size_t cap)
 {
-    const char *runtime = getenv("XDG_RUNTIME_DIR");
-
-    if (configured != NULL && configured[0] != '\0')
-        return print_checked(out, cap, snprintf(out, cap, "%s", configured));
-    if (runtime != NULL && runtime[0] == '/')
-        return print_checked(out, cap, snprintf(out, cap, "%s/omni", runtime));
-    return print_checked(out, cap, snprintf(out, cap, "/tmp/omni-%u", (unsigned)getuid()));
+    return process_run_base(configured, out, cap);
 }
 
 int wire_url(char out[WIRE_URL_BYTES], const char *run_dir, const char *group, const char *name)
 {
     int n = snprintf(out, WIRE_URL_BYTES, IPC "%s/%s/%s", run_dir, group, name);
 
-    return print_checked(out, WIRE_URL_BYTES, n);
+    return n < 0 || n >= WIRE_URL_BYTES ? -ENAMETOOLONG : 0;
 }
 
 int wire_url_router(char out[WIRE_URL_BYTES], const char *run_dir, const char *group)

@@ -24,8 +24,7 @@ enum {
     WIRE_LOST_MS = 2000,         /* ... and silence for this long means lost */
 };
 
-/* Directory of all groups' sockets: configured if not NULL or empty, else $XDG_RUNTIME_DIR/omni,
- * else /tmp/omni-<uid>.  -ENAMETOOLONG. */
+/* Directory of all groups' sockets: process_run_base. */
 int wire_run_dir(const char *configured, char *out, size_t cap);
 
 /* "ipc://<run_dir>/<group>/<name>"; -ENAMETOOLONG where the path passes WIRE_PATH_BYTES_MAX. */

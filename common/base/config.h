@@ -78,7 +78,7 @@ struct config_args {
 
 enum config_parse {
     CONFIG_RUN,      /* go on */
-    CONFIG_EXIT_OK,  /* --help, --version, --print-config, --check-config did their work */
+    CONFIG_EXIT_OK,  /* --help, --version, --print-*, --check-config did their work */
     CONFIG_EXIT_BAD, /* the reason was printed to stderr */
 };
 

@@ -4,19 +4,25 @@
 #include <string.h>
 
 #include "common/base/config.h"
+#include "common/base/process.h"
 #include "common/base/version.h"
 
 enum { INDEX_MAX = 15 };
 
 static const struct option long_options[] = {
-    {"config", required_argument, NULL, 'c'}, {"set", required_argument, NULL, 's'},
-    {"print-config", no_argument, NULL, 'p'}, {"check-config", no_argument, NULL, 'k'},
-    {"index", required_argument, NULL, 'i'},  {"help", no_argument, NULL, 'h'},
-    {"version", no_argument, NULL, 'v'},      {NULL, 0, NULL, 0},
+    {"config", required_argument, NULL, 'c'},
+    {"set", required_argument, NULL, 's'},
+    {"print-config", no_argument, NULL, 'p'},
+    {"check-config", no_argument, NULL, 'k'},
+    {"index", required_argument, NULL, 'i'},
+    {"help", no_argument, NULL, 'h'},
+    {"version", no_argument, NULL, 'v'},
+    {"print-run-dir", no_argument, NULL, 'r'},
+    {NULL, 0, NULL, 0},
 };
 
 struct wishes {
-    bool print, check;
+    bool print, check, run_dir;
 };
 
 static void print_help(const struct config_program *p)
@@ -27,6 +33,7 @@ static void print_help(const struct config_program *p)
            "  --set SECTION.KEY=VALUE  set one option, after the file; may be repeated\n"
            "%s"
            "  --print-config           print every option with its value and exit\n"
+           "  --print-run-dir          print the folder of the group's sockets and logs and exit\n"
            "  --check-config           check the configuration and exit\n"
            "  --help, --version\n",
            p->name, p->summary, p->name,
@@ -69,6 +76,9 @@ static enum config_parse read_flags(struct config_args *args, struct wishes *wis
         case 'p':
             wishes->print = true;
             break;
+        case 'r':
+            wishes->run_dir = true;
+            break;
         case 'k':
             wishes->check = true;
             break;
@@ -101,10 +111,28 @@ static enum config_parse apply_sets(struct omni_config *c, const struct config_p
     return CONFIG_RUN;
 }
 
+static enum config_parse grant(const struct omni_config *c, const struct config_program *p,
+                               const struct wishes *wishes)
+{
+    char base[CONFIG_STRING_MAX];
+
+    if (wishes->run_dir && process_run_base(c->run_dir, base, sizeof base) != 0)
+        return complain(p, "run.dir is too long");
+    if (wishes->run_dir)
+        printf("%s/%s\n", base, c->group_name);
+    else if (wishes->print)
+        config_print(c, stdout);
+    else if (wishes->check)
+        printf("configuration: ok\n");
+    else
+        return CONFIG_RUN;
+    return CONFIG_EXIT_OK;
+}
+
 enum config_parse config_parse_argv(struct omni_config *c, struct config_args *args,
                                     const struct config_program *program, int argc, char **argv)
 {
-    struct wishes wishes = {false, false};
+    struct wishes wishes = {false, false, false};
     struct error err;
     enum config_parse result;
 
@@ -120,9 +148,5 @@ enum config_parse config_parse_argv(struct omni_config *c, struct config_args *a
         return result;
     if (config_check(c, &err) != 0)
         return complain(program, err.text);
-    if (wishes.print)
-        config_print(c, stdout);
-    if (wishes.check && !wishes.print)
-        printf("configuration: ok\n");
-    return wishes.print || wishes.check ? CONFIG_EXIT_OK : CONFIG_RUN;
+    return grant(c, program, &wishes);
 }

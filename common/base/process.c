@@ -148,8 +148,7 @@ int process_private_dir(const char *dir, struct error *err)
     return 0;
 }
 
-/* The directory above the groups' run directories. */
-static int run_base(const char *run_dir, char *out, size_t out_size)
+int process_run_base(const char *run_dir, char *out, size_t out_size)
 {
     const char *xdg = getenv("XDG_RUNTIME_DIR");
     int n;
@@ -167,7 +166,7 @@ int process_run_dir(const char *run_dir, const char *group, char *out, size_t ou
                     struct error *err)
 {
     char base[128];
-    int n, rc = run_base(run_dir, base, sizeof base);
+    int n, rc = process_run_base(run_dir, base, sizeof base);
 
     if (rc != 0)
         return error_set(err, rc, "run.dir is too long");

@@ -38,7 +38,13 @@ void process_private_files(void);
 /* Raises the limit of open files to at least n if the hard limit allows; the limit in force. */
 uint64_t process_raise_files(uint64_t n);
 
-/* <run_dir>/<group>; run_dir "" = $XDG_RUNTIME_DIR/omni, else /tmp/omni-<uid>.  Made with mode
+/* The directory of all groups' run directories: run_dir, and where it is NULL or "", the default:
+ * $XDG_RUNTIME_DIR/omni where that directory is there and ours to write, else /tmp/omni-<uid> (of
+ * a user who is not logged in the variable may name what does not exist).  Everything that looks
+ * for a group asks here.  Nothing is made.  0 or -ENAMETOOLONG. */
+int process_run_base(const char *run_dir, char *out, size_t out_size);
+
+/* <run base>/<group>.  Made with mode
  * 0700; one that belongs to somebody else or that others can enter is refused. */
 int process_run_dir(const char *run_dir, const char *group, char *out, size_t out_size,
                     struct error *err);

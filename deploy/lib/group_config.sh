@@ -6,8 +6,21 @@
 
 CONFIG_SECTIONS="group run shm log model engine worker router"
 
+# Folder of the groups' run folders where the configuration names none.  A program says it, since the
+# programs must agree; where none is built (`down`, `logs`), the same rule: the variable may name what
+# does not exist, and making /run/user/<uid> is not ours.
 run_base_default() {
-    if [ -n "${XDG_RUNTIME_DIR:-}" ]; then
+    local program run
+    program=$(omni_bin_dir)/omni-router
+    if [ -x "$program" ] && run=$("$program" --print-run-dir 2>/dev/null) && [[ $run == /*/omni ]]; then
+        printf '%s\n' "${run%/omni}"
+    else
+        run_base_unbuilt
+    fi
+}
+
+run_base_unbuilt() {
+    if [[ ${XDG_RUNTIME_DIR:-} == /* ]] && [ -w "$XDG_RUNTIME_DIR" ] && [ -x "$XDG_RUNTIME_DIR" ]; then
         printf '%s/omni\n' "$XDG_RUNTIME_DIR"
     else
         printf '/tmp/omni-%s\n' "$(id -u)"

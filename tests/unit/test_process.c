@@ -61,6 +61,28 @@ static void run_dir_is_private_under_any_umask(void **state)
     assert_string_equal(dir, below);
 }
 
+static void a_runtime_dir_that_is_not_there_is_not_used(void **state)
+{
+    char missing[128], dir[256], tmp[64];
+
+    (void)state;
+    snprintf(missing, sizeof missing, "%s/missing", base);
+    snprintf(tmp, sizeof tmp, "/tmp/omni-%u", (unsigned)geteuid());
+    setenv("XDG_RUNTIME_DIR", missing, 1);
+    assert_int_equal(process_run_base("", dir, sizeof dir), 0);
+    assert_string_equal(dir, tmp);
+    assert_int_equal(access(missing, F_OK), -1);
+    setenv("XDG_RUNTIME_DIR", "relative", 1);
+    assert_int_equal(process_run_base(NULL, dir, sizeof dir), 0);
+    assert_string_equal(dir, tmp);
+    unsetenv("XDG_RUNTIME_DIR");
+    assert_int_equal(process_run_base("", dir, sizeof dir), 0);
+    assert_string_equal(dir, tmp);
+    assert_int_equal(process_run_base("/x", dir, sizeof dir), 0);
+    assert_string_equal(dir, "/x");
+    assert_int_equal(process_run_base("/x", dir, 2), -ENAMETOOLONG);
+}
+
 static void symbolic_links_are_refused(void **state)
 {
     char link[128];
@@ -213,6 +235,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(run_dir_is_private_under_any_umask),
+        TEST(a_runtime_dir_that_is_not_there_is_not_used),
         TEST(symbolic_links_are_refused),
         TEST(ipc_paths_are_bounded),
         TEST(one_holder_per_lock),
