@@ -79,9 +79,10 @@ def test_raw_and_chat(group):
     chat = results(run(group, path, "--json", "--class", "ls", "--chat", *options))[0]
     check_result(raw, "ls", 6)
     check_result(chat, "ls", 6)
-    # The template adds its turns around the prompt; it is the same as the message given as such.
+    # The template adds its turns around the prompt; it is the same as the message given as such, which does not
+    # have the newline that ends the file.
     assert chat["prompt_tokens"] > raw["prompt_tokens"], (raw, chat)
-    turn = {"messages": [{"role": "user", "content": "A raw prompt,\nof two lines.\n"}]}
+    turn = {"messages": [{"role": "user", "content": "A raw prompt,\nof two lines."}]}
     same = results(run(group, lines(group, "turn.jsonl", [turn]), "--json", "--class", "ls", *options))[0]
     assert same["tokens"] == chat["tokens"] and same["prompt_tokens"] == chat["prompt_tokens"], (same, chat)
     streamed = run(group, path, "--class", "ls", *options).stdout
