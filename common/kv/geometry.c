@@ -6,6 +6,45 @@
 
 #include "common/base/hash.h"
 
+/* A geometry lies in every arena's header: where its fields are is a contract (KV_LAYOUT_ID). */
+#define AT(type, field, off)                                                                       \
+    static_assert(offsetof(struct type, field) == (off), #type "." #field " moved")
+AT(kv_geometry, layout_id, 0);
+AT(kv_geometry, type, 4);
+AT(kv_geometry, block_tokens, 8);
+AT(kv_geometry, n_layers, 12);
+AT(kv_geometry, n_groups, 16);
+AT(kv_geometry, rank, 20);
+AT(kv_geometry, n_ranks, 24);
+AT(kv_geometry, block_bytes, 28);
+AT(kv_geometry, model_hash, 32);
+AT(kv_geometry, hash, 40);
+AT(kv_geometry, group_first, 48);
+AT(kv_geometry, group_layers, 64);
+AT(kv_geometry, layer, 80);
+
+AT(kv_layer, attention, 0);
+AT(kv_layer, group, 2);
+AT(kv_layer, n_heads, 4);
+AT(kv_layer, n_kv_heads, 6);
+AT(kv_layer, dk, 8);
+AT(kv_layer, dv, 10);
+AT(kv_layer, window, 12);
+AT(kv_layer, n_sinks, 16);
+AT(kv_layer, scale, 20);
+AT(kv_layer, softcap, 24);
+AT(kv_layer, k_off, 28);
+AT(kv_layer, v_off, 32);
+AT(kv_layer, k_head_stride, 36);
+AT(kv_layer, k_token_stride, 40);
+AT(kv_layer, v_head_stride, 44);
+AT(kv_layer, v_token_stride, 48);
+AT(kv_layer, k_scale_off, 52);
+AT(kv_layer, v_scale_off, 56);
+AT(kv_layer, tile_stride, 60);
+AT(kv_layer, tile_tokens, 64);
+AT(kv_layer, reserved, 68);
+
 uint32_t geometry_element_bytes(enum kv_type type)
 {
     switch (type) {

@@ -90,6 +90,8 @@ struct kv_geometry {
     uint16_t group_layers[KV_GROUPS_MAX];
     struct kv_layer layer[KV_LAYERS_MAX];
 };
+static_assert(sizeof(struct kv_geometry) == 80 + 72 * KV_LAYERS_MAX,
+              "kv_geometry is shared between processes");
 
 /* What geometry_init needs to know of a layer: the whole model's heads, before sharding. */
 struct kv_layer_spec {

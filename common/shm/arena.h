@@ -9,6 +9,7 @@
 #define OMNI_COMMON_SHM_ARENA_H
 
 #include "common/base/invariant.h"
+#include "common/shm/layout_arena.h"
 #include "common/shm/segment.h"
 
 struct arena {

@@ -6,7 +6,7 @@
 
 #include "common/base/fault.h"
 #include "common/base/invariant.h"
-#include "common/shm/directory_layout.h"
+#include "common/shm/directory_entry.h"
 
 /* Which state may follow which (from the row's to the column's), as drawn at enum directory_state.
  */

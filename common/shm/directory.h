@@ -10,6 +10,7 @@
 #ifndef OMNI_COMMON_SHM_DIRECTORY_H
 #define OMNI_COMMON_SHM_DIRECTORY_H
 
+#include "common/shm/layout_directory.h"
 #include "common/shm/segment.h"
 
 struct directory_config {

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "common/base/invariant.h"
-#include "common/shm/directory_layout.h"
+#include "common/shm/directory_entry.h"
 
 enum { ENTRIES_MAX = 1 << 16, CTX_MAX = 1 << 20 };
 

@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "common/base/invariant.h"
-#include "common/shm/directory_layout.h"
+#include "common/shm/directory_entry.h"
 
 static bool in_use(const struct directory *d, uint32_t idx)
 {

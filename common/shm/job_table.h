@@ -19,7 +19,9 @@
 #ifndef OMNI_COMMON_SHM_JOB_TABLE_H
 #define OMNI_COMMON_SHM_JOB_TABLE_H
 
+#include "common/kv/geometry.h"
 #include "common/shm/engine_page.h"
+#include "common/shm/layout_jobs.h"
 #include "common/shm/ring.h"
 
 enum { JOB_SLOTS_MAX = 4096, JOB_QUERIES_MAX = 64 };

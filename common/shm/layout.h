@@ -1,4 +1,5 @@
-/* layout.h - every byte that two processes share, and the rule for each.
+/* layout.h - every byte that two processes share, and the rule for each: what all segments have in
+ * common, and the index of the rest.
  *
  * DESIGN.  Five kinds of segment, each a named file (segment.h).  All begin with struct
  * segment_header.  There are no pointers: offsets, indices and generations only, fixed widths,
@@ -8,13 +9,14 @@
  * afterwards), T (any tool), and order names the release that publishes it or the acquire that must
  * come first.  "relaxed" fields are counters and clocks that order nothing.
  *
- *   engine-e<E>       engine's liveness and the bell it sleeps on           E; W reads, rings
- *   jobs-e<E>-w<W>    slot table, two rings, done words, payload            E and W
- *   arena-e<E>-w<W>   KV blocks and their owner tags                        E and W
- *   dir-e<E>          sequence directory                                    E; W reads
- *   stats-<prog>-<i>  statistics page                                       its process; T reads
+ *   engine-e<E>       below               liveness, the bell it sleeps on       E; W reads, rings
+ *   jobs-e<E>-w<W>    layout_jobs.h       slots, rings, done words, payload     E and W
+ *   arena-e<E>-w<W>   layout_arena.h      KV blocks and their owner tags        E and W
+ *   dir-e<E>          layout_directory.h  sequence directory                    E; W reads
+ *   stats-<prog>-<i>  layout_stats.h      statistics page                       its process; T reads
  *
- * Change anything here: raise the kind's layout version, so that old and new refuse each other. */
+ * layout_check.c asserts every offset that is written here.  Change anything: raise the kind's
+ * layout version, so that old and new refuse each other. */
 #ifndef OMNI_COMMON_SHM_LAYOUT_H
 #define OMNI_COMMON_SHM_LAYOUT_H
 
@@ -22,11 +24,6 @@
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
-
-#include "common/kv/geometry.h"
-
-#define SHM_OFFSET(type, field, off)                                                               \
-    static_assert(offsetof(struct type, field) == (off), #type "." #field " moved")
 
 enum { SHM_LINE = 64, SHM_PAGE = 4096, SHM_HUGE_PAGE = 2 << 20 };
 
@@ -64,11 +61,6 @@ struct segment_header {
     _Atomic uint64_t epoch;  /*  72 E | all | engine epoch that last opened it, relaxed */
     uint64_t reserved2[6];   /*  80 */
 };
-SHM_OFFSET(segment_header, kind, 8);
-SHM_OFFSET(segment_header, total_bytes, 16);
-SHM_OFFSET(segment_header, creator_uid, 32);
-SHM_OFFSET(segment_header, state, 64);
-SHM_OFFSET(segment_header, epoch, 72);
 static_assert(sizeof(struct segment_header) == 128, "segment_header");
 
 /* ---- bell: one sleeper, any number of wakers (bell.h) --------------------------------------- */
@@ -79,7 +71,6 @@ struct bell_shared {
     _Atomic uint32_t word; /* 64 wakers | sleeper | futex word; grows by one per wake */
     uint32_t pad1[15];
 };
-SHM_OFFSET(bell_shared, word, 64);
 static_assert(sizeof(struct bell_shared) == 128, "bell_shared");
 
 /* ---- ring of 64-bit entries, followed by entries[capacity] (ring.h) -------------------------- */
@@ -92,8 +83,6 @@ struct ring_shared {
     _Atomic uint32_t tail; /* 128 consumer | producer | release after the entries were read */
     uint32_t pad2[15];
 };
-SHM_OFFSET(ring_shared, head, 64);
-SHM_OFFSET(ring_shared, tail, 128);
 static_assert(sizeof(struct ring_shared) == 192, "ring_shared");
 
 /* ---- engine-e<E>: one page ------------------------------------------------------------------ */
@@ -110,250 +99,6 @@ struct engine_shared {
     uint64_t pad0[4];
     struct bell_shared done_bell; /* 192 the engine sleeps here; every worker rings it */
 };
-SHM_OFFSET(engine_shared, pid, 128);
-SHM_OFFSET(engine_shared, start_ticks, 136);
-SHM_OFFSET(engine_shared, done_bell, 192);
 static_assert(sizeof(struct engine_shared) == 320, "engine_shared");
-
-/* ---- jobs-e<E>-w<W> ---------------------------------------------------------------------------
- *   0                 struct job_table_shared (one page)
- *   posted_ring_off   ring engine -> worker, hints (slot, generation)
- *   done_ring_off     ring worker -> engine, announcements (slot, generation)
- *   done_off          done words u32[n_slots]                      page-aligned: CUDA may register
- *   slots_off         struct job_slot[n_slots]                     page-aligned
- *   in_off            input payload  [n_slots][in_stride]: q | k | v   page-aligned, E writes
- *   out_off           output payload [n_slots][out_stride]             page-aligned, W writes */
-
-enum { JOBS_LAYOUT_VERSION = 1 };
-
-enum job_element { JOB_ELEMENT_F32 = 1, JOB_ELEMENT_BF16 = 2, JOB_ELEMENT_F16 = 3 };
-
-struct job_table_layout { /* C | both | constant; recomputed and compared by whoever attaches */
-    uint32_t n_slots;
-    uint32_t n_q_max;
-    uint32_t element;  /* enum job_element: type of the payload */
-    uint32_t n_layers; /* layer of a job is below it */
-    uint32_t q_width;  /* elements per row, the largest of all layers; row j starts at j * width */
-    uint32_t k_width;
-    uint32_t v_width;
-    uint32_t out_width;
-    uint32_t posted_ring_off;
-    uint32_t done_ring_off;
-    uint32_t done_off;
-    uint32_t slots_off;
-    uint64_t in_off;
-    uint64_t out_off;
-    uint32_t in_stride; /* bytes per slot, a multiple of SHM_LINE */
-    uint32_t out_stride;
-    uint32_t k_off; /* bytes from the slot's input to k, and to v; q is at 0 */
-    uint32_t v_off;
-    uint64_t total_bytes;
-    uint32_t reserved[10];
-};
-static_assert(sizeof(struct job_table_layout) == 128, "job_table_layout");
-
-struct job_table_shared {
-    struct segment_header header;   /*   0 */
-    struct job_table_layout layout; /* 128 */
-
-    /* engine's line */
-    _Atomic uint32_t requested_epoch; /* 256 E | W | release; slots of other epochs are dead */
-    _Atomic uint32_t post_overflows;  /* 260 E | W | release; grew = a hint was lost, scan */
-    _Atomic uint64_t posted;          /* 264 E | T | jobs ever posted, relaxed */
-    uint64_t pad0[6];
-
-    /* worker's lines */
-    _Atomic uint32_t worker_pid;    /* 320 W | E | release after start_ticks; 0 = never */
-    _Atomic uint32_t acked_epoch;   /* 324 W | E | release: nothing of an older epoch is touched */
-    _Atomic uint64_t start_ticks;   /* 328 W | E | as in engine_shared */
-    _Atomic uint64_t alive_ns;      /* 336 W | E | heartbeat, relaxed */
-    _Atomic uint64_t progress;      /* 344 W | E | grows while jobs advance, relaxed */
-    _Atomic uint32_t done_overflow; /* 352 W | E | release; grew = an announcement was lost */
-    uint32_t pad1;
-    uint64_t pad2[3];
-    _Atomic uint64_t jobs_done;     /* 384 W | E, T | relaxed, as all counters below */
-    _Atomic uint64_t jobs_rerun;    /* 392 W | T | found POSTED at attach */
-    _Atomic uint64_t hints_stale;   /* 400 W | T | hints that named nothing to do */
-    _Atomic uint64_t jobs_refused;  /* 408 W | T | fields out of bounds */
-    _Atomic uint64_t busy_ns;       /* 416 W | E, T | time spent in jobs */
-    _Atomic uint64_t kv_bytes_read; /* 424 W | E, T | by finished jobs */
-    _Atomic uint64_t bytes_per_s;   /* 432 W | E | measured read bandwidth, moving average */
-    _Atomic uint64_t attaches;      /* 440 W | T | workers that ever attached */
-
-    struct bell_shared posted_bell; /* 448 the worker sleeps here, the engine rings */
-};
-SHM_OFFSET(job_table_shared, layout, 128);
-SHM_OFFSET(job_table_shared, requested_epoch, 256);
-SHM_OFFSET(job_table_shared, worker_pid, 320);
-SHM_OFFSET(job_table_shared, alive_ns, 336);
-SHM_OFFSET(job_table_shared, jobs_done, 384);
-SHM_OFFSET(job_table_shared, posted_bell, 448);
-static_assert(sizeof(struct job_table_shared) == 576, "job_table_shared");
-
-/* A job's word: state in bits 0-7, engine epoch (24 bits) in 8-31, generation in 32-63.
- *
- * FREE    the engine owns slot, input and output.                    -> POSTED (engine)
- * POSTED  the worker owns them: input is frozen, output may change.  -> DONE (worker)
- *                                                                    -> FREE (engine, no worker)
- * DONE    output is complete and frozen; the engine's again.         -> FREE (engine) */
-enum job_state { JOB_FREE = 0, JOB_POSTED = 1, JOB_DONE = 2 };
-
-struct job_slot {
-    /* line 0: the engine writes it while FREE; the worker changes only the word, POSTED -> DONE */
-    _Atomic uint64_t word; /*  0 E, W | both | release on each change, acquire on each look */
-    uint32_t seq_idx;      /*  8 E | W | before word, as all fields of this line */
-    uint32_t seq_gen;      /* 12 */
-    uint32_t layer;        /* 16 */
-    uint32_t n_q;          /* 20 queries, and new k, v rows; causal among themselves */
-    uint32_t pos;          /* 24 position of the first query */
-    uint32_t ctx_len;      /* 28 tokens of context after the job's own were written: pos + n_q */
-    uint64_t deadline_ns;  /* 32 predicted arrival at this layer's output projection */
-    uint64_t posted_ns;    /* 40 */
-    uint64_t sweep;        /* 48 in which it was posted: its age */
-    uint64_t pad0;
-    /* line 1: the worker writes it while POSTED */
-    uint64_t start_ns; /* 64 W | E | before DONE, as all fields of this line */
-    uint64_t end_ns;   /* 72 */
-    int32_t status;    /* 80 0, or a negative errno: the output is not valid */
-    uint32_t pad1;
-    uint64_t pad2[5];
-};
-SHM_OFFSET(job_slot, seq_idx, 8);
-SHM_OFFSET(job_slot, deadline_ns, 32);
-SHM_OFFSET(job_slot, start_ns, 64);
-SHM_OFFSET(job_slot, status, 80);
-static_assert(sizeof(struct job_slot) == 128, "job_slot");
-
-/* ---- arena-e<E>-w<W> ---------------------------------------------------------------------------
- *   0            struct arena_shared
- *   owners_off   owner tag u64[n_blocks]: seq_gen << 32 | seq_idx, 0 = none (generations start at
- * 1) blocks_off   blocks [n_blocks][geometry.block_bytes]; 4 KiB-aligned, 2 MiB if it is large */
-
-enum { ARENA_LAYOUT_VERSION = 1 };
-
-struct arena_shared {
-    struct segment_header header; /*   0 */
-    uint64_t n_blocks;            /* 128 C | both */
-    uint64_t owners_off;          /* 136 C | both */
-    uint64_t blocks_off;          /* 144 C | both */
-    uint64_t reserved[5];
-    struct kv_geometry geometry; /* 192 C | both; checked by whoever attaches */
-};
-SHM_OFFSET(arena_shared, n_blocks, 128);
-SHM_OFFSET(arena_shared, geometry, 192);
-
-/* ---- dir-e<E> -----------------------------------------------------------------------------------
- *   0             struct directory_shared
- *   entries_off   entries [n_entries][entry_stride]: struct directory_entry,
- *                   then blocks u32[n_groups][blocks_max], then token log u32[ctx_max + 1]
- * Everything: E | W, T.  Workers read an entry only on behalf of a job that names it, and the
- * engine changes nothing they look at while such a job is out, except to append. */
-
-enum { DIRECTORY_LAYOUT_VERSION = 1 };
-
-struct directory_shared {
-    struct segment_header header; /*   0 */
-    uint32_t n_entries;           /* 128 C */
-    uint32_t n_groups;            /* 132 C */
-    uint32_t blocks_max;          /* 136 C per group */
-    uint32_t ctx_max;             /* 140 C */
-    uint32_t block_tokens;        /* 144 C */
-    uint32_t entry_stride;        /* 148 C */
-    uint32_t blocks_off;          /* 152 C from the entry's start */
-    uint32_t log_off;             /* 156 C */
-    uint64_t entries_off;         /* 160 C */
-    uint64_t model_hash;          /* 168 C */
-    uint64_t reserved[2];
-};
-SHM_OFFSET(directory_shared, n_entries, 128);
-SHM_OFFSET(directory_shared, entries_off, 160);
-static_assert(sizeof(struct directory_shared) == 192, "directory_shared");
-
-/* Where the KV of one layer group of a sequence is.
- *
- * FREE      the entry is nobody's.                                       -> DEVICE (acquire)
- * DEVICE    in device memory, or nowhere yet (not prefilled, parked).    -> FILLING, FREE
- * FILLING   being copied to the named arena blocks.                      -> RESIDENT, DEVICE, FREE
- * RESIDENT  in the arena, complete below committed; jobs may name it.    -> LEAVING, FREE
- * LEAVING   being copied back; still complete in the arena.              -> DEVICE, RESIDENT, FREE
- */
-enum directory_state {
-    DIRECTORY_FREE = 0,
-    DIRECTORY_DEVICE,
-    DIRECTORY_FILLING,
-    DIRECTORY_RESIDENT,
-    DIRECTORY_LEAVING
-};
-
-/* Stop tokens are the model's end-of-text ids, unless: */
-enum { SEQUENCE_IGNORE_EOS = 1 };
-
-struct sequence_params {  /* how the sequence's next token is chosen; all a new engine needs */
-    uint64_t seed;        /*  0 the router gives one to a request that has none */
-    uint64_t ttft_slo_ns; /*  8 0 = the class's */
-    uint64_t tpot_slo_ns; /* 16 */
-    uint64_t adapter;     /* 24 adapter id, 0 = none */
-    float temperature;    /* 32 0 = greedy */
-    float top_p;          /* 36 1 = off */
-    float min_p;          /* 40 0 = off */
-    uint32_t top_k;       /* 44 0 = off */
-    uint32_t max_tokens;  /* 48 */
-    uint32_t class_idx;   /* 52 index into the configured, ordered list of classes */
-    uint32_t flags;       /* 56 */
-    uint32_t reserved[17];
-};
-static_assert(sizeof(struct sequence_params) == 128, "sequence_params");
-
-struct directory_entry {
-    _Atomic uint32_t generation;           /*   0 grows at acquire; release after the fields */
-    _Atomic uint32_t committed;            /*   4 release, last: KV of 0..c-1, ids 0..c are there */
-    uint32_t prompt_len;                   /*   8 before generation */
-    uint32_t slot;                         /*  12 job slot it holds while resident */
-    _Atomic uint32_t state[KV_GROUPS_MAX]; /*  16 enum directory_state; release */
-    uint32_t pad0[4];
-    _Atomic uint32_t n_blocks[KV_GROUPS_MAX]; /*  64 release after the block ids */
-    _Atomic uint32_t worker[KV_GROUPS_MAX];   /*  96 whose arena; before n_blocks */
-    uint8_t request_id[16];                   /* 128 before generation, as all below */
-    uint64_t model_hash;                      /* 144 */
-    uint64_t geometry_hash;                   /* 152 */
-    uint64_t admitted_ns;                     /* 160 */
-    uint64_t reserved[3];
-    struct sequence_params params; /* 192 */
-};
-SHM_OFFSET(directory_entry, state, 16);
-SHM_OFFSET(directory_entry, n_blocks, 64);
-SHM_OFFSET(directory_entry, worker, 96);
-SHM_OFFSET(directory_entry, request_id, 128);
-SHM_OFFSET(directory_entry, params, 192);
-static_assert(sizeof(struct directory_entry) == 320, "directory_entry");
-
-/* ---- stats-<program>-<index> ------------------------------------------------------------------
- *   0            struct stats_shared
- *   values_off   _Atomic u64[n]       own process, relaxed | T
- *   names_off    struct stats_name[n] C | T */
-
-enum { STATS_LAYOUT_VERSION = 1 };
-
-struct stats_shared {
-    struct segment_header header; /*   0 */
-    uint32_t n;                   /* 128 C */
-    uint32_t values_off;          /* 132 C */
-    uint32_t names_off;           /* 136 C */
-    uint32_t pid;                 /* 140 C */
-    uint64_t start_ticks;         /* 144 C */
-    char program[32];             /* 152 C */
-    uint64_t reserved;
-};
-SHM_OFFSET(stats_shared, n, 128);
-SHM_OFFSET(stats_shared, program, 152);
-static_assert(sizeof(struct stats_shared) == 192, "stats_shared");
-
-struct stats_name {
-    char name[48];
-    uint32_t kind; /* enum stats_kind */
-    uint32_t pad;
-    char doc[72];
-};
-static_assert(sizeof(struct stats_name) == 128, "stats_name");
 
 #endif

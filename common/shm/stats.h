@@ -9,6 +9,7 @@
 #ifndef OMNI_COMMON_SHM_STATS_H
 #define OMNI_COMMON_SHM_STATS_H
 
+#include "common/shm/layout_stats.h"
 #include "common/shm/segment.h"
 
 enum { STATS_MAX = 1024 };

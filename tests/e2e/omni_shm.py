@@ -1,6 +1,6 @@
 """Looks into a group's shared memory, read-only: statistics pages, job slots, sequence directory, owner tags.
 
-The layouts are those of common/shm/layout.h; a segment of another magic or version is refused, so that a
+The layouts are those of common/shm/layout*.h; a segment of another magic or version is refused, so that a
 change there is noticed here.  Values are read while their owners run: each is exact, several are no snapshot.
 """
 

@@ -1,8 +1,8 @@
-/* directory_layout.h - addresses inside a directory entry; private to directory*.c.
+/* directory_entry.h - addresses inside a directory entry; private to directory*.c.
  *
  * The strides come from the checked copies in struct directory, never from shared memory. */
-#ifndef OMNI_COMMON_SHM_DIRECTORY_LAYOUT_H
-#define OMNI_COMMON_SHM_DIRECTORY_LAYOUT_H
+#ifndef OMNI_COMMON_SHM_DIRECTORY_ENTRY_H
+#define OMNI_COMMON_SHM_DIRECTORY_ENTRY_H
 
 #include "common/shm/directory.h"
 
