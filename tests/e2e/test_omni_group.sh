@@ -49,6 +49,7 @@ expect_nothing_left() {
 expect_ready() {
     "$group" up --config "$config" >"$dir/out" 2>&1 || { cat "$dir/out"; fail "up failed: $1"; }
     grep -q "ready after" "$dir/out" || fail "up does not say ready: $1"
+    grep -qF "omni chat --config $config" "$dir/out" || fail "up does not say how to use it: $1"
     [ "$(pids | wc -l)" -eq 5 ] || fail "$1: expected supervisord and 4 programs, found $(pids | wc -l)"
 }
 
