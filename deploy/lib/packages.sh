@@ -10,7 +10,7 @@ packages_of() {
     case $1 in
     build)
         printf '%s\n' gcc libc6-dev cmake ninja-build pkgconf libopenblas-dev libnanomsg-dev \
-            libmsgpack-dev libhwloc-dev libinih-dev libjansson-dev libpcre2-dev liburing-dev ;;
+            libmsgpack-dev libhwloc-dev libinih-dev libjansson-dev libpcre2-dev ;;
     run) printf '%s\n' supervisor python3 ;;
     fetch) printf '%s\n' python3-pip ca-certificates ;;
     test) printf '%s\n' libcmocka-dev python3 ;;
