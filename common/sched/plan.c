@@ -38,7 +38,15 @@ static void insert_by_due(struct plan *p, struct plan_list *list, uint32_t seq)
     *at = seq;
 }
 
-/* How long best effort has been passed over is kept per group for the one that waits longest. */
+/* Does s go before the other?  Who has begun goes before who waits: it holds blocks. */
+static bool starves_more(const struct sched_seq *s, const struct sched_seq *other)
+{
+    bool waits = s->place == SCHED_WAITING, other_waits = other->place == SCHED_WAITING;
+
+    return waits == other_waits ? s->last_run_ns < other->last_run_ns : other_waits;
+}
+
+/* Kept per group: the one that starves most. */
 static void note_starved(struct plan *p, enum plan_group group, uint32_t seq, uint32_t before,
                          uint32_t starved_before[PLAN_GROUPS])
 {
@@ -47,7 +55,7 @@ static void note_starved(struct plan *p, enum plan_group group, uint32_t seq, ui
 
     if (p->limits->be_starved_ns == 0 ||
         s->last_run_ns + p->limits->be_starved_ns > p->state->now_ns ||
-        (now != SCHED_NONE && p->seqs[now].last_run_ns <= s->last_run_ns))
+        (now != SCHED_NONE && !starves_more(s, &p->seqs[now])))
         return;
     p->starved[group] = seq;
     starved_before[group] = before;

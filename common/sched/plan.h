@@ -108,6 +108,23 @@ void plan_forget_enters(struct plan *p);
 /* A waiting best-effort sequence goes to the CPU-only engine. */
 bool plan_hand_over(struct plan *p, uint32_t seq);
 
+/* Does best effort hold blocks anywhere? */
+static inline bool plan_nobody_begun(const struct plan *p)
+{
+    const struct plan_sums *s = &p->sums;
+
+    return s->n_be_device + s->n_leaving + s->n_returning + s->n_under_way + s->n[PLAN_RESIDENT] ==
+           0;
+}
+
+/* Starved, and to have rows whatever the time.  Of those that wait only one, and only while nobody
+ * has begun: in a long queue all of them starve. */
+static inline bool plan_is_forced(const struct plan *p, enum plan_group group, uint32_t seq)
+{
+    return seq != SCHED_NONE && seq == p->starved[group] &&
+           (p->seqs[seq].place != SCHED_WAITING || plan_nobody_begun(p));
+}
+
 static inline bool plan_is_idle(const struct plan *p, uint32_t seq)
 {
     return p->scratch->mark[seq] == PLAN_IDLE;
@@ -138,7 +155,7 @@ void plan_be_decodes(struct plan *p, double budget_ns, uint32_t rows);
  * free when one begins.  Sets be_starved. */
 void plan_be_chunks(struct plan *p, double budget_ns, uint32_t rows, uint32_t keep);
 
-/* May a waiting best-effort prompt begin, `keep` blocks left to others (unless it starves, or is
+/* May a waiting best-effort prompt begin, `keep` blocks left to others (unless it is
  * the only one)? */
 bool plan_may_begin(const struct plan *p, uint32_t seq, uint32_t n_free, uint32_t keep);
 

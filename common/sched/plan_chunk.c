@@ -128,7 +128,7 @@ void plan_be_chunks_by_stairs(struct plan *p, double budget_ns, uint32_t keep,
 
     gather(p, keep, &c);
     uint32_t n = best_size(p, &c, largest_within(p, &c, budget_ns), worth);
-    if (c.n > 0 && c.seq[0] == p->starved[PLAN_BE_PREFILL]) {
+    if (c.n > 0 && plan_is_forced(p, PLAN_BE_PREFILL, c.seq[0])) {
         uint32_t least = smaller(c.todo[0], p->limits->block_tokens);
         n = n > least ? n : least;
     }

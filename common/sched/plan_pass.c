@@ -142,7 +142,7 @@ bool plan_may_begin(const struct plan *p, uint32_t seq, uint32_t n_free, uint32_
     bool alone = p->sums.n_be_device + p->sums.n_leaving + p->sums.n_returning == 0 &&
                  seq == plan_next(p, PLAN_BE_PREFILL, SCHED_NONE);
 
-    return need + (alone || seq == p->starved[PLAN_BE_PREFILL] ? 0 : keep) <= n_free;
+    return need + (alone ? 0 : keep) <= n_free;
 }
 
 void plan_be_chunks(struct plan *p, double budget_ns, uint32_t rows, uint32_t keep)
@@ -165,7 +165,7 @@ void plan_be_chunks(struct plan *p, double budget_ns, uint32_t rows, uint32_t ke
         }
         uint32_t n = price_rows_within(&p->price, &p->d->load, sched_from(s), most, sched_todo(s),
                                        budget_ns);
-        if (seq == p->starved[PLAN_BE_PREFILL])
+        if (plan_is_forced(p, PLAN_BE_PREFILL, seq))
             n = larger(n, smaller(most, p->limits->block_tokens));
         if (n == 0)
             return;

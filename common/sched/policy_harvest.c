@@ -14,23 +14,29 @@
  * Reads: auto_free_pct, slo_use_pct. */
 #include "common/sched/plan.h"
 
-/* Preempted ones go on before anybody begins; what the next needs is kept free of new prompts. */
-static uint32_t resume(struct plan *p, uint32_t reserve)
+/* Blocks that must stay free when the resident comes back: none for the only one, for nothing else
+ * would ever come free. */
+static uint32_t room_beside(const struct plan *p, uint32_t reserve)
 {
-    /* Nothing will come free for the first while no other holds blocks. */
-    if (p->sums.n_be_device + p->sums.n_leaving + p->sums.n_returning == 0)
-        reserve = 0;
+    bool alone = p->sums.n_be_device + p->sums.n_leaving + p->sums.n_returning == 0;
+
+    return alone ? 0 : reserve;
+}
+
+/* The oldest come back as long as there is room.  Is nobody left? */
+static bool resume(struct plan *p, uint32_t reserve)
+{
     for (uint32_t seq = plan_next(p, PLAN_RESIDENT, SCHED_NONE); seq != SCHED_NONE;
          seq = plan_next(p, PLAN_RESIDENT, seq)) {
         const struct sched_seq *s = &p->seqs[seq];
-        uint32_t need = sched_growth(p->limits, s, s->n_kv + s->n_todo);
+        uint64_t need = sched_growth(p->limits, s, s->n_kv + s->n_todo);
         bool settled =
             s->last_move_ns == 0 || s->last_move_ns + p->limits->be_settle_ns <= p->state->now_ns;
 
-        if (!settled || (uint64_t)need + reserve > p->n_free || !plan_move_in(p, seq))
-            return need;
+        if (!settled || need + room_beside(p, reserve) > p->n_free || !plan_move_in(p, seq))
+            return false;
     }
-    return 0;
+    return true;
 }
 
 /* Checkpoints make a move cheap: as many as it takes.  Without swap space they are dropped. */
@@ -57,8 +63,8 @@ static void decide(const struct sched_state *state, struct sched_decision *d)
     plan_ls_chunks(&p, budget_ns, UINT32_MAX);
     keep = plan_share(&p, p.limits->params.auto_free_pct);
     preempt(&p, keep + (state->be_stuck ? p.limits->n_groups : 0));
-    if (d->n_out == 0 && d->n_yield == 0 && !state->be_stuck)
-        keep += resume(&p, keep);
+    if (d->n_out > 0 || d->n_yield > 0 || state->be_stuck || !resume(&p, keep))
+        keep = UINT32_MAX; /* preempted ones go on before anybody begins */
     plan_be_decodes(&p, budget_ns, UINT32_MAX);
     plan_be_chunks(&p, budget_ns, UINT32_MAX, keep);
     d->checkpoint = p.limits->n_workers > 0;

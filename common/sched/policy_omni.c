@@ -321,7 +321,7 @@ static void give_best_effort(struct omni *o)
 {
     /* A starved prompt's few rows come first, so that nothing is filled up that they would burst.
      */
-    if (o->p.starved[PLAN_BE_PREFILL] != SCHED_NONE)
+    if (plan_is_forced(&o->p, PLAN_BE_PREFILL, o->p.starved[PLAN_BE_PREFILL]))
         plan_be_chunks(&o->p, 0, o->p.limits->block_tokens, o->reserve);
     double until = price_ns(&o->p.price, &o->p.d->load) + ttft_slack_ns(o);
 

@@ -15,10 +15,12 @@
  *   - a latency-sensitive sequence never waits for blocks that best effort could give up
  *   - no latency-sensitive sequence moves or yields
  *   - a sequence is in at most one list; one that moves or yields is in no row
- *   - among best effort of the same kind (decode, prefill, resident that may enter) the one passed
- *     over longest goes first once that is be_starved_ns, whatever its class, and gets a row even
- * if latency-sensitive rows use up the time.  So with n of them on the device each gets rows within
- *     be_starved_ns + n sweeps.  Blocks alone may delay it: nobody of its kind begins before it.
+ *   - among best effort of the same kind (decode, prompt that has begun, prompt that waits, resident
+ *     that may enter) the one passed over longest goes first once that is be_starved_ns, whatever
+ *     its class; and if it has begun, it gets a row even if latency-sensitive rows use up the time.
+ *     So with n of them on the device each gets rows within be_starved_ns + n sweeps.  Of those
+ *     that wait the first begins at the latest when nobody else has; blocks alone may delay it,
+ *     but nobody begins before it.
  *
  * No allocation while deciding: the decision owns its arrays.  One thread. */
 #ifndef OMNI_COMMON_SCHED_SCHEDULER_H

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 #include "common/base/invariant.h"
-#include "common/sched/plan.h"
+#include "common/sched/scheduler.h"
 
 struct check {
     const struct sched_state *state;
@@ -182,19 +182,30 @@ static void check_nobody_waits_for_best_effort(struct check *c)
            "latency-sensitive prompts wait for best effort");
 }
 
-static enum plan_group kind_of(const struct sched_state *state, const struct sched_seq *s)
+enum kind { DECODE, BEGUN, WAITS, RESIDENT, KINDS, NO_KIND = KINDS };
+
+/* Of best effort that may have rows or enter. */
+static enum kind kind_of(const struct check *c, const struct sched_seq *s)
 {
     if (s->latency_sensitive)
-        return PLAN_GROUPS;
-    if (s->place == SCHED_ARENA)
-        return !s->in_slot && state->workers[s->worker].usable ? PLAN_RESIDENT : PLAN_GROUPS;
-    if (sched_is_decode(s))
-        return PLAN_BE_DECODE;
-    return s->place == SCHED_DEVICE || s->place == SCHED_WAITING ? PLAN_BE_PREFILL : PLAN_GROUPS;
+        return NO_KIND;
+    switch ((enum sched_place)s->place) {
+    case SCHED_WAITING:
+        return WAITS;
+    case SCHED_DEVICE:
+        return sched_is_decode(s) ? DECODE : BEGUN;
+    case SCHED_ARENA:
+        return !s->in_slot && c->state->workers[s->worker].usable ? RESIDENT : NO_KIND;
+    case SCHED_LEAVING:
+    case SCHED_RETURNING:
+    case SCHED_ELSEWHERE:
+        break;
+    }
+    return NO_KIND;
 }
 
 /* Who has been passed over longest, if too long. */
-static uint32_t most_starved(const struct check *c, enum plan_group kind)
+static uint32_t most_starved(const struct check *c, enum kind kind)
 {
     uint32_t found = SCHED_NONE;
 
@@ -202,7 +213,7 @@ static uint32_t most_starved(const struct check *c, enum plan_group kind)
         return found;
     for (uint32_t i = 0; i < c->state->n_seqs; i++) {
         const struct sched_seq *s = &c->state->seqs[i];
-        if (kind_of(c->state, s) == kind &&
+        if (kind_of(c, s) == kind &&
             s->last_run_ns + c->limits->be_starved_ns <= c->state->now_ns &&
             (found == SCHED_NONE || s->last_run_ns < c->state->seqs[found].last_run_ns))
             found = i;
@@ -210,7 +221,8 @@ static uint32_t most_starved(const struct check *c, enum plan_group kind)
     return found;
 }
 
-static void check_starved(struct check *c, enum plan_group kind)
+/* Passed over again: others of its kind run, and blocks are there. */
+static void check_starved(struct check *c, enum kind kind)
 {
     uint32_t seq = most_starved(c, kind);
     bool other_runs = false;
@@ -219,11 +231,21 @@ static void check_starved(struct check *c, enum plan_group kind)
         return;
     const struct sched_seq *s = &c->state->seqs[seq];
     uint32_t need = s->place == SCHED_WAITING ? s->n_todo + 1 : s->n_kv + 1;
-    bool blocks = kind == PLAN_RESIDENT || sched_growth(c->limits, s, need) <= c->d->n_free_blocks;
+    bool blocks = kind == RESIDENT || sched_growth(c->limits, s, need) <= c->d->n_free_blocks;
     for (uint32_t i = 0; i < c->state->n_seqs; i++)
         other_runs = other_runs || ((c->where[i] == ROWS || c->where[i] == ENTER) &&
-                                    kind_of(c->state, &c->state->seqs[i]) == kind);
+                                    kind_of(c, &c->state->seqs[i]) == kind);
     demand(c, !blocks || !other_runs, "a starved sequence is passed over again");
+}
+
+static void check_fairness(struct check *c)
+{
+    check_nobody_waits_for_best_effort(c);
+    check_starved(c, DECODE);
+    check_starved(c, BEGUN);
+    check_starved(c, RESIDENT);
+    if (most_starved(c, BEGUN) == SCHED_NONE) /* it would go before those that wait */
+        check_starved(c, WAITS);
 }
 
 const char *sched_check(const struct sched_state *state, const struct sched_decision *decision)
@@ -237,11 +259,8 @@ const char *sched_check(const struct sched_state *state, const struct sched_deci
     check_out(&c);
     check_other_lists(&c);
     check_blocks(&c);
-    if (c.broken == NULL) {
-        check_nobody_waits_for_best_effort(&c);
-        for (enum plan_group g = PLAN_BE_PREFILL; g < PLAN_GROUPS; g++)
-            check_starved(&c, g);
-    }
+    if (c.broken == NULL)
+        check_fairness(&c);
     free(c.where);
     return c.broken;
 }

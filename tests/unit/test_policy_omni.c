@@ -204,6 +204,32 @@ static void test_best_effort_stays_within_the_objective(void **state)
     }
 }
 
+/* In a long queue everybody has been passed over too long: those that wait stay within the
+ * objective while others of best effort have begun; who has begun does go on. */
+static void test_starved_prompts_that_wait_have_patience(void **state)
+{
+    (void)state;
+    with_chats();
+    for (uint32_t i = 0; i < 10; i++)
+        f.seqs[i].tpot_slo_ns = 1 * ms; /* all of it is used up */
+    f.limits.be_starved_ns = 100 * ms;
+    for (uint32_t i = 0; i < 5; i++)
+        fixture_add(&f, 1, SCHED_WAITING, 1000)->last_run_ns = 0;
+    struct sched_seq *begun = fixture_add(&f, 1, SCHED_DEVICE, 1000);
+    begun->n_todo = 500;
+    begun->has_output = 0;
+    decide();
+    assert_int_equal(d.n_seqs, 10);
+    begun->last_run_ns = 1;
+    decide();
+    assert_int_equal(rows_of(&d, 15), f.limits.block_tokens);
+    assert_int_equal(d.n_seqs, 11);
+    f.state.n_seqs--; /* nobody has begun */
+    decide();
+    assert_int_equal(rows_of(&d, 10), f.limits.block_tokens);
+    assert_int_equal(d.n_seqs, 11);
+}
+
 /* ---- Monotonicity ---------------------------------------------------------------------------- */
 
 static void copy_fixture(struct sched_fixture *to, const struct sched_fixture *from)
@@ -496,6 +522,7 @@ int main(void)
         cmocka_unit_test(test_best_effort_chunk_is_worth_most_beside_decodes),
         cmocka_unit_test(test_a_waiting_prompt_that_is_due_keeps_best_effort_out),
         cmocka_unit_test(test_best_effort_stays_within_the_objective),
+        cmocka_unit_test(test_starved_prompts_that_wait_have_patience),
         cmocka_unit_test(test_more_blocks_give_no_less),
         cmocka_unit_test(test_more_time_gives_no_less),
         cmocka_unit_test(test_the_newest_leave_room_for_the_next_prompt),
