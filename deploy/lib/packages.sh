@@ -14,7 +14,7 @@ packages_of() {
     run) printf '%s\n' supervisor python3 ;;
     fetch) printf '%s\n' python3-pip ca-certificates ;;
     test) printf '%s\n' libcmocka-dev python3 ;;
-    lint) printf '%s\n' clang-format clang-tidy shellcheck ;;
+    lint) printf '%s\n' clang-format clang-tidy shellcheck universal-ctags ;;
     fuzz) printf '%s\n' clang ;;
     plot) printf '%s\n' python3-matplotlib ;;
     *) die "packages_of: unknown purpose '$1'" ;;
