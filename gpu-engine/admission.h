@@ -2,9 +2,10 @@
  *
  * Until the latency model decides by objectives, the answer is about memory and queue length:
  *   latency-sensitive  KV for prompt and all output tokens of every admitted one fits on the
- * device, whatever best-effort does (it yields) best effort        prompt fits on the device, the
- * whole request on the device or in one arena A refusal says whether it can ever succeed, and when
- * to try again.
+ *                      device, whatever best effort does (it yields)
+ *   best effort        the prompt fits on the device, the whole request there or in one arena
+ *
+ * A refusal says whether it can ever succeed, and when to try again.
  *
  * Shared by the control thread (decide) and the engine thread (release) under a lock of its own. */
 #ifndef OMNI_GPU_ENGINE_ADMISSION_H

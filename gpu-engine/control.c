@@ -116,8 +116,7 @@ static void send_ping_or_pong(struct control *c, enum message_type type)
     control_send(c, &m);
 }
 
-/* ---- The router's life ------------------------------------------------------------------------
- */
+/* ---- The router's life ----------------------------------------------------------------------- */
 
 static void lose_router(struct control *c, const char *why)
 {

@@ -29,7 +29,8 @@ enum { SEQUENCE_STOP_TOKENS_MAX = 64 };
  * ARRIVED   accepted, in the arrivals queue.                              -> WAITING
  * WAITING   holds no KV; wants device blocks.                             -> COMPUTING, ENDED
  * COMPUTING KV on the device; a member of sweeps (prefill or decode).     -> COPY_OUT, WAITING,
- * ENDED COPY_OUT  best effort; KV being copied to an arena; in no sweep.        -> RESIDENT, ENDED
+ *                                                                            ENDED
+ * COPY_OUT  best effort; KV being copied to an arena; in no sweep.        -> RESIDENT, ENDED
  * RESIDENT  KV in an arena, holds a slot; decodes there.                  -> COPY_IN, ENDED
  * COPY_IN   KV being copied back; in no sweep.                            -> COMPUTING, ENDED
  * ENDED     answered; gives its memory back as soon as nobody can touch it. -> FREE */

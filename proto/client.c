@@ -21,8 +21,7 @@ enum {
     DIAL_LOOK_MS = 2,
 };
 
-/* ---- Life -------------------------------------------------------------------------------------
- */
+/* ---- Life ------------------------------------------------------------------------------------ */
 
 static int init_sync(struct client *c)
 {
@@ -197,8 +196,7 @@ const struct client_info *client_info(const struct client *c)
     return &c->info;
 }
 
-/* ---- Requests ---------------------------------------------------------------------------------
- */
+/* ---- Requests -------------------------------------------------------------------------------- */
 
 void client_id_new(struct request_id *id)
 {
@@ -261,8 +259,7 @@ int client_status(struct client *c, uint32_t seq)
     return send_message(c, &m, NULL);
 }
 
-/* ---- Events -----------------------------------------------------------------------------------
- */
+/* ---- Events ---------------------------------------------------------------------------------- */
 
 /* Under the lock.  Waits until there is an event or the session is lost. */
 static void wait_event(struct client *c, uint32_t timeout_ms)

@@ -9,8 +9,7 @@
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 
-/* ---- Enumerations -----------------------------------------------------------------------------
- */
+/* ---- Enumerations ---------------------------------------------------------------------------- */
 
 #define ENUM_BEGIN(type)                        static const char *const type##_names[] = {
 #define ENUM_VALUE(prefix, NAME, name, meaning) [prefix##_##NAME] = #name,
@@ -39,8 +38,7 @@
 #define RECORD_BEGIN(record, meaning) static const char record##_meaning[] = meaning;
 #include "proto/messages.def"
 
-/* ---- Fields -----------------------------------------------------------------------------------
- */
+/* ---- Fields ---------------------------------------------------------------------------------- */
 
 #define FLAG_OFF_REQ(owner, field) FIELD_NO_FLAG
 #define FLAG_OFF_OPT(owner, field) offsetof(struct owner, has_##field)
@@ -77,8 +75,7 @@
     static_assert(COUNT(message_##name##_fields) <= RECORD_FIELDS_MAX, "seen fields fit");
 #include "proto/messages.def"
 
-/* ---- Messages ---------------------------------------------------------------------------------
- */
+/* ---- Messages -------------------------------------------------------------------------------- */
 
 #define MESSAGE_BEGIN(NAME, message, from, to, text)                                               \
     [MESSAGE_##NAME] = {.record = {.name = #message,                                               \
@@ -133,8 +130,7 @@ const char *worker_health_name(enum worker_health health)
     return enumeration_name(&worker_health_enumeration, health);
 }
 
-/* ---- Views and ids ----------------------------------------------------------------------------
- */
+/* ---- Views and ids --------------------------------------------------------------------------- */
 
 struct str str_of(const char *text)
 {

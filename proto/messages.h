@@ -45,8 +45,7 @@ struct u32_array {
     uint32_t n;
 };
 
-/* ---- The structs, from the list ---------------------------------------------------------------
- */
+/* ---- The structs, from the list -------------------------------------------------------------- */
 
 #define ENUM_BEGIN(type)                        enum type {
 #define ENUM_VALUE(prefix, NAME, name, meaning) prefix##_##NAME,
@@ -115,8 +114,7 @@ struct message {
     };
 };
 
-/* ---- The tables -------------------------------------------------------------------------------
- */
+/* ---- The tables ------------------------------------------------------------------------------ */
 
 enum field_type {
     FIELD_U32,

@@ -22,8 +22,7 @@ enum {
     REQ_RESEND_MS = 600000, /* the client asks again itself, on its own clock */
 };
 
-/* ---- Addresses ----------------------------------------------------------------
- */
+/* ---- Addresses ------------------------------------------------------------------------------- */
 
 int wire_run_dir(const char *configured, char *out, size_t cap)
 {
@@ -75,8 +74,7 @@ bool wire_is_listening(const char *url)
     return !refused;
 }
 
-/* ---- Sockets ----------------------------------------------------------------------------------
- */
+/* ---- Sockets --------------------------------------------------------------------------------- */
 
 static int set_int(int sock, int level, int option, int value)
 {

@@ -21,8 +21,7 @@ const char *engine_state_name(enum engine_state state)
     return names[state];
 }
 
-/* ---- Opening, liveness ------------------------------------------------------------------------
- */
+/* ---- Opening, liveness ----------------------------------------------------------------------- */
 
 int engine_open(struct router *router, uint32_t index, uint64_t now_ns)
 {
@@ -138,8 +137,7 @@ void engine_tick(struct router *router, struct engine_link *e, uint64_t now_ns)
     }
 }
 
-/* ---- Hello ------------------------------------------------------------------------------------
- */
+/* ---- Hello ----------------------------------------------------------------------------------- */
 
 static const char *find_mismatch(const struct router *router, const struct engine_link *e,
                                  const struct message_engine_hello *h)
@@ -252,8 +250,7 @@ void engine_on_pong(struct router *router, struct engine_link *e, const struct m
         greet(router, e, clock_now_ns());
 }
 
-/* ---- Requests ---------------------------------------------------------------------------------
- */
+/* ---- Requests -------------------------------------------------------------------------------- */
 
 void engine_send_end(struct router *router, struct engine_link *e, const struct request_id *id,
                      bool stop)

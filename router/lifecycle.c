@@ -16,8 +16,7 @@ static uint64_t *class_count(struct router *router, const struct request *r,
     return &router->counters.of_class[r->class_idx][counter];
 }
 
-/* ---- Session lists ----------------------------------------------------------------------------
- */
+/* ---- Session lists --------------------------------------------------------------------------- */
 
 struct session *lifecycle_session(struct router *router, const struct request *r)
 {
@@ -88,8 +87,7 @@ void lifecycle_attach(struct router *router, struct request *r, struct session *
     deliver_mark(router, r);
 }
 
-/* ---- Queue and engine -------------------------------------------------------------------------
- */
+/* ---- Queue and engine ------------------------------------------------------------------------ */
 
 bool lifecycle_enqueue(struct router *router, struct request *r, struct session *s)
 {
@@ -147,8 +145,7 @@ void lifecycle_requeue(struct router *router, struct request *r, uint32_t retry_
     (*class_count(router, r, CLASS_REQUEUED))++;
 }
 
-/* ---- Ends -------------------------------------------------------------------------------------
- */
+/* ---- Ends ------------------------------------------------------------------------------------ */
 
 static void count_end(struct router *router, const struct request *r, const struct request_end *end)
 {
@@ -228,8 +225,7 @@ bool lifecycle_cancel_for(struct router *router, struct request *r, const struct
     return true;
 }
 
-/* ---- Sessions that end, time ------------------------------------------------------------------
- */
+/* ---- Sessions that end, time ----------------------------------------------------------------- */
 
 static void abandon(struct router *router, struct request *r)
 {

@@ -24,8 +24,7 @@ enum {
     OTHER_FDS = 128,
 };
 
-/* ---- Init -------------------------------------------------------------------------------------
- */
+/* ---- Init ------------------------------------------------------------------------------------ */
 
 static int init_epoch(struct router *r)
 {
@@ -165,8 +164,7 @@ int router_watch(struct router *r, int fd)
     return poller_add(&r->poller, fd, (struct poll_key){.kind = POLL_WAKE});
 }
 
-/* ---- Messages ---------------------------------------------------------------------------------
- */
+/* ---- Messages -------------------------------------------------------------------------------- */
 
 void router_on_message(struct router *r, struct origin from, const struct message *m)
 {
@@ -301,8 +299,7 @@ static void on_readable(struct router *r, struct poll_key key)
     }
 }
 
-/* ---- Time -------------------------------------------------------------------------------------
- */
+/* ---- Time ------------------------------------------------------------------------------------ */
 
 static void end_session(struct router *r, struct session *s, enum session_fate fate)
 {
@@ -432,8 +429,7 @@ int router_poll(struct router *r)
     return n < 0 ? n : 0;
 }
 
-/* ---- Shutdown ---------------------------------------------------------------------------------
- */
+/* ---- Shutdown -------------------------------------------------------------------------------- */
 
 static void say_goodbye(struct router *r)
 {

@@ -19,8 +19,7 @@ enum {
     CANCEL_RETRY_MS = 100, /* an engine answers within a sweep */
 };
 
-/* ---- generate: a new request ------------------------------------------------------------------
- */
+/* ---- generate: a new request ----------------------------------------------------------------- */
 
 /* Why a request is refused; retry_after_ms 0: never retry. */
 struct refusal {
@@ -213,8 +212,7 @@ static void start(struct router *router, struct session *s, const struct message
     refuse(router, s, g, &why, class_idx);
 }
 
-/* ---- generate: a known request ----------------------------------------------------------------
- */
+/* ---- generate: a known request --------------------------------------------------------------- */
 
 static bool has_input(const struct message_generate *g)
 {
@@ -253,8 +251,7 @@ void service_on_generate(struct router *router, struct session *s, const struct 
     start(router, s, g, default_seed);
 }
 
-/* ---- The rest ---------------------------------------------------------------------------------
- */
+/* ---- The rest -------------------------------------------------------------------------------- */
 
 /* Whoever knows the 16 random bytes of an id got them from whoever sent the request. */
 void service_on_cancel(struct router *router, struct session *s, const struct message *m)

@@ -32,8 +32,7 @@ struct str text_clean(const char *s)
     return (struct str){.data = s, .n = all.n ? (uint32_t)utf8_valid_prefix(s, all.n) : 0};
 }
 
-/* ---- Opening ----------------------------------------------------------------------------------
- */
+/* ---- Opening --------------------------------------------------------------------------------- */
 
 static void collect_stop_tokens(struct text *t)
 {
@@ -103,8 +102,7 @@ void text_close(struct text *t)
     t->piece = NULL;
 }
 
-/* ---- Prompts ----------------------------------------------------------------------------------
- */
+/* ---- Prompts --------------------------------------------------------------------------------- */
 
 /* A text of so many bytes has more tokens than the context, whatever it says: refusing it by its
  * length keeps a large one from holding up everybody else's tokens while it is encoded. */

@@ -31,8 +31,7 @@ const struct config_option *config_options(uint32_t *n)
     return options;
 }
 
-/* ---- names -------------------------------------------------------------------------------------
- */
+/* ---- names ----------------------------------------------------------------------------------- */
 
 static uint32_t min_u32(uint32_t a, uint32_t b)
 {
@@ -102,8 +101,7 @@ static int unknown_option(const char *section, const char *key, struct error *er
     return error_set(err, -ENOENT, "%s: unknown option; the nearest is %s", wanted, best);
 }
 
-/* ---- values ------------------------------------------------------------------------------------
- */
+/* ---- values ---------------------------------------------------------------------------------- */
 
 static int bad_value(const struct config_option *o, const char *value, const char *expected,
                      struct error *err)
@@ -248,8 +246,7 @@ int config_set(struct omni_config *c, const char *assignment, struct error *err)
     return o == NULL ? unknown_option(section, key, err) : set_option(c, o, equals + 1, err);
 }
 
-/* ---- file --------------------------------------------------------------------------------------
- */
+/* ---- file ------------------------------------------------------------------------------------ */
 
 struct loading {
     struct omni_config *config;
@@ -321,8 +318,7 @@ int config_load(struct omni_config *c, const char *path, struct error *err)
     return 0;
 }
 
-/* ---- lists -------------------------------------------------------------------------------------
- */
+/* ---- lists ----------------------------------------------------------------------------------- */
 
 bool config_list_item(const char *list, uint32_t i, char *out, size_t out_size)
 {

@@ -176,8 +176,7 @@ int config_check(const struct omni_config *c, struct error *err)
     return rc;
 }
 
-/* ---- print -------------------------------------------------------------------------------------
- */
+/* ---- print ----------------------------------------------------------------------------------- */
 
 static void print_value(const struct config_option *o, const void *field, FILE *out)
 {

@@ -74,8 +74,7 @@ void attn_accum_merge(const struct kernels *kernels, struct attn_accum *to,
         row_merge(kernels, to, from, r);
 }
 
-/* ---- Which tokens a row sees ------------------------------------------------------------------
- */
+/* ---- Which tokens a row sees ----------------------------------------------------------------- */
 
 static uint32_t row_pos(const struct attn_block *b, uint32_t r)
 {
@@ -130,8 +129,7 @@ static void mask_row(const struct kv_layer *l, uint32_t pos, uint32_t t0, uint32
             s[t] = -INFINITY;
 }
 
-/* ---- Where tiles lie --------------------------------------------------------------------------
- */
+/* ---- Where tiles lie ------------------------------------------------------------------------- */
 
 /* Where panel t..t+31 (of a tile of 64, or by itself) of the block's KV head lies. */
 static const uint8_t *tile_at(const struct attn_block *b, uint32_t t)
@@ -177,8 +175,7 @@ static void tile_locate(const struct attn_block *b, struct attn_tile *tile, uint
     }
 }
 
-/* ---- A tile -----------------------------------------------------------------------------------
- */
+/* ---- A tile ---------------------------------------------------------------------------------- */
 
 /* Rows per call of a kernel: as many as it takes, spread evenly. */
 static uint32_t group_rows(const struct kernels *kernels, uint32_t n_rows)
@@ -258,8 +255,7 @@ static void tile_run(const struct kernels *kernels, const struct attn_block *b,
     tile_values(kernels, b, room, a);
 }
 
-/* ---- A block ----------------------------------------------------------------------------------
- */
+/* ---- A block --------------------------------------------------------------------------------- */
 
 /* The factor turns exp into exp2, except where the softcap comes between. */
 static void load_queries(const struct kernels *kernels, const struct attn_block *b,

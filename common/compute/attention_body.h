@@ -62,8 +62,7 @@ V_INLINE void fetch(const uint8_t *p)
     __asm__ volatile("prefetcht0 %0\n\tprefetcht0 %1" : : "m"(p[0]), "m"(p[-4096]));
 }
 
-/* ---- Queries: element-major, [d][n_rows] (i8: [d / 2][n_rows][2] int16) -----------------------
- */
+/* ---- Queries: element-major, [d][n_rows] (i8: [d / 2][n_rows][2] int16) ---------------------- */
 
 static void attn_q_float(const float *q, uint32_t d, float factor, uint32_t n_rows, float *dst,
                          float *scale)
@@ -517,8 +516,7 @@ V_INLINE void value_rows(enum kv_type type, const struct attn_tile *tile, const 
     }
 }
 
-/* ---- One function per type and number of rows, so that each is compiled with constant bounds ---
- */
+/* ---- One function per type and number of rows, so that each is compiled with constant bounds - */
 
 typedef void score_fn(const struct attn_tile *tile, const uint8_t *ahead, const float *q,
                       uint32_t d, float *s);

@@ -3,7 +3,8 @@
  *
  * The usual keys, and three ways to say that layers differ: a key may hold an array with one value
  * per layer; a layer with a router tensor has experts; and keys of our own say what GGUF has no
- * word for: omni.attention.n_sinks   first positions that a windowed layer keeps (number or array)
+ * word for:
+ *     omni.attention.n_sinks   first positions that a windowed layer keeps (number or array)
  *     omni.attention.kind      array of "full" | "window" | "latent" | "recurrent" */
 #include "common/model/model_loader.h"
 

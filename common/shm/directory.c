@@ -174,8 +174,7 @@ void directory_commit(struct directory *d, struct sequence_ref ref, uint32_t c)
     fault_point("directory.committed");
 }
 
-/* ---- readers -----------------------------------------------------------------------------------
- */
+/* ---- readers --------------------------------------------------------------------------------- */
 
 int directory_table(const struct directory *d, struct sequence_ref ref, uint32_t group,
                     uint32_t ctx_len, struct directory_table *out)
@@ -213,8 +212,7 @@ const struct directory_entry *directory_entry(const struct directory *d, uint32_
     return entry_at(d, idx);
 }
 
-/* ---- free list ---------------------------------------------------------------------------------
- */
+/* ---- free list ------------------------------------------------------------------------------- */
 
 void directory_rebuild_free(struct directory *d)
 {

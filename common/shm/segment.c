@@ -364,7 +364,7 @@ int segment_make_room(const struct segment_spec *spec, int why, const struct err
 }
 
 /* Holds the file's flock shared, so that no clean-up takes the name away (and a successor gets it)
- * between the look and the unlink, and its role, so that nobody who respects it maps it for that. */
+ * between the look and the unlink, and its role, so that nobody takes that one meanwhile. */
 static int unlink_unless_held(struct segment *s, enum segment_role role)
 {
     struct stat st;
@@ -406,8 +406,7 @@ bool segment_is_current(const struct segment *s)
     return s->base != NULL && stat(s->path, &st) == 0 && st.st_dev == s->dev && st.st_ino == s->ino;
 }
 
-/* ---- roles ------------------------------------------------------------------------------------
- */
+/* ---- roles ----------------------------------------------------------------------------------- */
 
 static struct flock role_range(enum segment_role role, short type)
 {
@@ -438,8 +437,7 @@ bool segment_role_held(const struct segment *s, enum segment_role role)
     return fcntl(s->fd, F_OFD_GETLK, &range) != 0 || range.l_type != F_UNLCK;
 }
 
-/* ---- clean-up ----------------------------------------------------------------------------------
- */
+/* ---- clean-up -------------------------------------------------------------------------------- */
 
 /* Only what we made may be unlinked, whatever directory the configuration names. */
 static bool is_our_segment(int fd, const char *name)

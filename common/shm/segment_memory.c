@@ -170,8 +170,7 @@ int segment_memory_create(struct segment *s, const struct segment_spec *spec, st
     return 0;
 }
 
-/* ---- huge pages --------------------------------------------------------------------------------
- */
+/* ---- huge pages ------------------------------------------------------------------------------ */
 
 static uint64_t huge_kib(const char *line)
 {

@@ -89,8 +89,7 @@ static void plan_node(struct topology_plan *plan, const struct topology *t,
     }
 }
 
-/* ---- what the configuration names itself -------------------------------------------------------
- */
+/* ---- what the configuration names itself ----------------------------------------------------- */
 
 static uint32_t node_of_cpu(const struct topology *t, uint32_t cpu)
 {

@@ -43,8 +43,7 @@ double sampler_uniform(uint64_t seed, uint64_t counter)
     return (double)((((uint64_t)c[0] << 32) | c[1]) >> 11) * 0x1p-53;
 }
 
-/* ---- Candidates: a max-heap, so that only the kept head is ever sorted ------------------------
- */
+/* ---- Candidates: a max-heap, so that only the kept head is ever sorted ----------------------- */
 
 static int candidate_before(const struct sampler_candidate *a, const struct sampler_candidate *b)
 {

@@ -38,8 +38,7 @@ struct run {
     FILE *json_file; /* NULL: none */
 };
 
-/* ---- Output -----------------------------------------------------------------------------------
- */
+/* ---- Output ---------------------------------------------------------------------------------- */
 
 static void stream_head(struct run *run)
 {
@@ -88,8 +87,7 @@ static void tell_failure(const struct run *run, const struct run_request *r)
             r->reason);
 }
 
-/* ---- The life of a request --------------------------------------------------------------------
- */
+/* ---- The life of a request ------------------------------------------------------------------- */
 
 static void note_end(struct run *run, struct run_request *r, bool was_active)
 {
@@ -147,8 +145,7 @@ static void start_requests(struct run *run)
     }
 }
 
-/* ---- What comes back --------------------------------------------------------------------------
- */
+/* ---- What comes back ------------------------------------------------------------------------- */
 
 static void on_tokens(struct run *run, const struct message_tokens *tokens)
 {
@@ -272,8 +269,7 @@ static void on_event(struct run *run, const struct client_event *event)
     }
 }
 
-/* ---- The whole --------------------------------------------------------------------------------
- */
+/* ---- The whole ------------------------------------------------------------------------------- */
 
 static void cancel_all(struct run *run)
 {

@@ -1,9 +1,10 @@
 /* options.h - the command line of the probe.
  *
- *   probe --results FILE [--commit ID] [--only PART[,PART...]]   measure and write FILE
- *   probe --device                                              print the first GPU as a file name
- * part probe --list                                                print the parts probe part NAME
- * FILE | probe ipc-open ...                    started by the program itself */
+ *   probe --results FILE [--commit ID] [--only PART[,PART...]]
+ *                                        measure and write FILE
+ *   probe --device                       print the first GPU as part of a file name
+ *   probe --list                         print the parts
+ *   probe part NAME FILE | ipc-open ...  started by the program itself */
 #ifndef OMNI_TESTS_GPU_OPTIONS_H
 #define OMNI_TESTS_GPU_OPTIONS_H
 #include <stdbool.h>

@@ -6,12 +6,13 @@
  *
  * THE EXPERIMENT.  Queued on one stream, then released together:
  *
- *   gate     waits for a word from the host (with a deadline), so that what follows is queued
- * already and starts without launch latency A        writes n bytes to pinned memory, fresh content
- * each time; notes on %globaltimer its first instruction and the moment at which its last store was
- * issued, with no fence after it B        one thread, next in the stream: notes the time of its
- * first instruction, then writes a word to pinned memory with a *relaxed* store: whatever order the
- * host then sees comes from the kernel boundary and the link, not from a release in B
+ *   gate  waits for a word from the host (with a deadline), so that what follows is queued already
+ *         and starts without launch latency
+ *   A     writes n bytes to pinned memory, fresh content each time; notes on %globaltimer its first
+ *         instruction and the moment at which its last store was issued, with no fence after it
+ *   B     one thread, next in the stream: notes the time of its first instruction, then writes a
+ *         word to pinned memory with a *relaxed* store: whatever order the host then sees comes
+ *         from the kernel boundary and the link, not from a release in B
  *
  * On the device's clock: if B starts before the link can have carried n bytes, the end of A did not
  * wait (verdict.h).  Beside it the same with A writing device memory (what a boundary costs anyway)

@@ -13,8 +13,7 @@
 #include "common/base/clock.h"
 #include "common/model/model_random.h"
 
-/* ---- Model ------------------------------------------------------------------------------------
- */
+/* ---- Model ----------------------------------------------------------------------------------- */
 
 static char model_path[64];
 
@@ -52,8 +51,7 @@ uint32_t fixture_tokens(const char *text, uint32_t *ids, uint32_t cap)
     return (uint32_t)n;
 }
 
-/* ---- Router -----------------------------------------------------------------------------------
- */
+/* ---- Router ---------------------------------------------------------------------------------- */
 
 void router_thread_init(struct router_thread *t)
 {
@@ -127,8 +125,7 @@ struct client *router_thread_client(const struct router_thread *t)
     return c;
 }
 
-/* ---- Bare client ------------------------------------------------------------------------------
- */
+/* ---- Bare client ----------------------------------------------------------------------------- */
 
 static void init_memory(struct bare *b)
 {
@@ -242,8 +239,7 @@ bool bare_expect(struct bare *b, enum message_type type, uint32_t timeout_ms)
     return false;
 }
 
-/* ---- Waiting ----------------------------------------------------------------------------------
- */
+/* ---- Waiting --------------------------------------------------------------------------------- */
 
 bool wait_count(_Atomic uint32_t *count, uint32_t n, uint32_t timeout_ms)
 {

@@ -11,8 +11,7 @@
 #include "proto/codec.h"
 #include "router/router.h"
 
-/* ---- A model file, and a directory of its own -------------------------------------------------
- */
+/* ---- A model file, and a directory of its own ------------------------------------------------ */
 
 /* Writes a tiny random model once per program.  Its path. */
 const char *fixture_model(void);
@@ -21,8 +20,7 @@ void fixture_remove_model(void);
 /* The tokens of a text in that model, without special ones.  Their number. */
 uint32_t fixture_tokens(const char *text, uint32_t *ids, uint32_t cap);
 
-/* ---- The router -------------------------------------------------------------------------------
- */
+/* ---- The router ------------------------------------------------------------------------------ */
 
 struct router_thread {
     char dir[64];
@@ -44,8 +42,7 @@ void router_thread_fini(struct router_thread *t);
 /* A client of the library. */
 struct client *router_thread_client(const struct router_thread *t);
 
-/* ---- A bare client ----------------------------------------------------------------------------
- */
+/* ---- A bare client --------------------------------------------------------------------------- */
 
 struct bare {
     int socket;
@@ -71,8 +68,7 @@ bool bare_receive(struct bare *b, uint32_t timeout_ms);
 /* The next message of a type; others are dropped. */
 bool bare_expect(struct bare *b, enum message_type type, uint32_t timeout_ms);
 
-/* ---- Waiting ----------------------------------------------------------------------------------
- */
+/* ---- Waiting --------------------------------------------------------------------------------- */
 
 /* Bounds in time are five times what is promised: these machines are shared. */
 enum { FIXTURE_LOST_MS = 5 * 2000, FIXTURE_SOON_MS = 5000 };

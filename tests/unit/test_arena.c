@@ -75,8 +75,7 @@ static void blocks_for_a_size_fit_and_fill_it(void **state)
     }
 }
 
-/* ---- statistics ---------------------------------------------------------------------------------
- */
+/* ---- statistics ------------------------------------------------------------------------------ */
 
 static const struct stats_row rows[] = {{"sweeps", STATS_COUNTER, "sweeps begun"},
                                         {"kv_blocks_free", STATS_GAUGE, "free KV blocks"}};
@@ -109,8 +108,7 @@ static void statistics_are_read_by_name(void **state)
     stats_detach(&mine);
 }
 
-/* ---- damaged bytes: refused, or attached with everything in bounds; never a crash ---------------
- */
+/* ---- damaged bytes: refused, or attached with everything in bounds; never a crash ------------ */
 
 static uint64_t rng_state = 12345;
 

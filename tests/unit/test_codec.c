@@ -145,8 +145,7 @@ static void test_mutation(void **state)
     }
 }
 
-/* ---- One thing changed, by msgpack-c ----------------------------------------------------------
- */
+/* ---- One thing changed, by msgpack-c --------------------------------------------------------- */
 
 enum change { CHANGE_OMIT, CHANGE_DOUBLE, CHANGE_NIL, CHANGE_TOO_BIG, CHANGE_ADD_UNKNOWN };
 
@@ -361,8 +360,7 @@ static void test_every_field_fault_is_named(void **state)
         check_record_faults(type, NULL, &message_info(type)->record);
 }
 
-/* ---- Single cases -----------------------------------------------------------------------------
- */
+/* ---- Single cases ---------------------------------------------------------------------------- */
 
 static void expect_bytes(const char *bytes, size_t n, enum codec_fault fault, const char *field)
 {

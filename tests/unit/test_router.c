@@ -46,8 +46,7 @@ static void expect_script(const struct output *o, uint32_t from, uint32_t n)
         assert_int_equal(o->ids[i], engine.script[(from + i) % engine.n_script]);
 }
 
-/* ---- Streams ----------------------------------------------------------------------------------
- */
+/* ---- Streams --------------------------------------------------------------------------------- */
 
 static void test_library_client_streams(void **state)
 {
@@ -223,8 +222,7 @@ static void test_held_text_comes_at_the_end(void **state)
     fake_engine_kill(&engine);
 }
 
-/* ---- Prompts ----------------------------------------------------------------------------------
- */
+/* ---- Prompts --------------------------------------------------------------------------------- */
 
 static void expect_refusal(struct bare *b, struct message *m, enum error_code code,
                            const char *field)
@@ -355,8 +353,7 @@ static void test_never_fits(void **state)
     fake_engine_kill(&engine);
 }
 
-/* ---- Cancel, attach ---------------------------------------------------------------------------
- */
+/* ---- Cancel, attach -------------------------------------------------------------------------- */
 
 static void test_cancel(void **state)
 {

@@ -80,8 +80,7 @@ static uint32_t read_to_end(struct bare *b, uint8_t n, uint32_t timeout_ms)
     }
 }
 
-/* ---- Clients ----------------------------------------------------------------------------------
- */
+/* ---- Clients --------------------------------------------------------------------------------- */
 
 static void test_gone_client_is_cancelled(void **state)
 {
@@ -347,8 +346,7 @@ static void test_huge_message(void **state)
     free(bytes);
 }
 
-/* ---- The door ---------------------------------------------------------------------------------
- */
+/* ---- The door -------------------------------------------------------------------------------- */
 
 static void test_hello(void **state)
 {
@@ -397,8 +395,7 @@ static void test_hello(void **state)
     bare_close(&b);
 }
 
-/* ---- Engines ----------------------------------------------------------------------------------
- */
+/* ---- Engines --------------------------------------------------------------------------------- */
 
 static void expect_engine_lost(struct bare *b, uint8_t n, uint64_t since_ns)
 {
@@ -543,8 +540,7 @@ static void test_wrong_model_is_refused(void **state)
     fake_engine_kill(&engine);
 }
 
-/* ---- The router -------------------------------------------------------------------------------
- */
+/* ---- The router ------------------------------------------------------------------------------ */
 
 static void test_shutdown_is_announced(void **state)
 {

@@ -46,8 +46,7 @@ static void expect_script(const struct output *o, uint32_t from, uint32_t n)
         assert_int_equal(o->ids[i], engine.script[(from + i) % engine.n_script]);
 }
 
-/* ---- Queues and assignment --------------------------------------------------------------------
- */
+/* ---- Queues and assignment ------------------------------------------------------------------- */
 
 static void test_requests_wait_for_an_engine(void **state)
 {

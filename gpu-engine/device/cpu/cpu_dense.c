@@ -15,8 +15,7 @@ struct walk {
     const struct cpu_op *op;
 };
 
-/* ---- Row loops: spread over the team when there are enough rows to pay for it -----------------
- */
+/* ---- Row loops: spread over the team when there are enough rows to pay for it ---------------- */
 
 enum { ROWS_PER_GRAB = 4 };
 

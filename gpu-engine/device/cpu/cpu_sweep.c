@@ -60,8 +60,7 @@ static void embed_common(struct device *d, struct cpu_sweep *s)
     d->n_common_parts = d->n_parts;
 }
 
-/* ---- Attention of the rows whose KV is on the device -------------------------------------------
- */
+/* ---- Attention of the rows whose KV is on the device ----------------------------------------- */
 
 static struct kv_view part_kv(struct device *d, struct cpu_sweep *s, const struct cpu_part *part,
                               uint32_t l)
@@ -131,8 +130,7 @@ static void layer_end(struct device *d, struct cpu_sweep *s, uint32_t l)
     cpu_dense_run(d->weights, d->team, &d->buffers, layer->post, layer->n_post, &d->rows);
 }
 
-/* ---- Head and sampling ------------------------------------------------------------------------
- */
+/* ---- Head and sampling ----------------------------------------------------------------------- */
 
 static const struct device_sampling *
 part_sampling(const struct device *d, const struct cpu_sweep *s, const struct cpu_part *part)
