@@ -205,8 +205,6 @@ static void take_hello(struct router *router, struct engine_link *e,
     e->requests_max = h->requests_max;
     if (h->n_ctx < router->text.n_ctx)
         router->text.n_ctx = h->n_ctx;
-    log_info("engine_ready", "engine=%u pid=%u epoch=%" PRIu64 " requests_max=%u held=%u", e->index,
-             e->pid, e->epoch, e->requests_max, h->held.n);
 }
 
 void engine_on_hello(struct router *router, struct engine_link *e, const struct message *m)
@@ -226,6 +224,10 @@ void engine_on_hello(struct router *router, struct engine_link *e, const struct 
     const bool again = e->state == ENGINE_READY;
 
     take_hello(router, e, h);
+    /* It is greeted until it answers, and answers each greeting: news is the first hello only. */
+    log_write(again ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO, "engine_ready",
+              "engine=%u pid=%u epoch=%" PRIu64 " requests_max=%u held=%u", e->index, e->pid,
+              e->epoch, e->requests_max, h->held.n);
     if (again)
         check_held(router, e, h);
     cancel_strangers(router, e, h);
