@@ -8,6 +8,9 @@
  *           else the newest goes out, one at a time.  The oldest comes back when nobody waits and
  *           twice that share stays free after it.
  *
+ * Latency-sensitive rows are decided before moves, so that a copy that begins never holds what they
+ * need; who yields does not begin again in the same sweep.
+ *
  * Whether somebody waited for blocks is known from the decision before (be_starved, be_stuck).
  * Reads: offload, auto_free_pct. */
 #include <math.h>
