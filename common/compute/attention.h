@@ -3,7 +3,7 @@
  * The same code serves the cpu device and the workers, and the result of a query is a function of
  * its q and of the KV it sees, bit for bit: not of the other queries in the call, of the number of
  * threads, or of how many tokens follow.  For that,
- *   - KV is walked in tiles of KV_TILE_TOKENS at fixed absolute positions, in ascending order;
+ *   - KV is walked in tiles of 64 tokens at fixed absolute positions, in ascending order;
  *   - spans of ATTN_SPAN_TOKENS at fixed absolute positions each start a fresh (max, sum, acc) and
  *     are merged in ascending order, so a split over threads falls on span boundaries only;
  *   - a token that a query does not see contributes neither to its maximum, its sum nor its output.

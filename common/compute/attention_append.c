@@ -66,11 +66,20 @@ static void round_head(const struct kernels *kernels, enum kv_type type, uint8_t
     }
 }
 
-/* Copies n elements of `bytes` to places `stride` bytes apart. */
+/* Copies n elements to places `stride` bytes apart; a loop per size, so that a copy is one store. */
+#define SCATTER(bytes)                                                                             \
+    for (uint32_t i = 0; i < n; i++)                                                               \
+    memcpy(dst + i * stride, row + (size_t)i * (bytes), (bytes))
 static void scatter(uint8_t *dst, size_t stride, const uint8_t *row, uint32_t n, uint32_t bytes)
 {
-    for (uint32_t i = 0; i < n; i++)
-        memcpy(dst + i * stride, row + (size_t)i * bytes, bytes);
+    if (stride == bytes)
+        memcpy(dst, row, (size_t)n * bytes);
+    else if (bytes == 1)
+        SCATTER(1);
+    else if (bytes == 2)
+        SCATTER(2);
+    else
+        SCATTER(4);
 }
 
 /* Elements that lie side by side (a pair of K's) move together. */

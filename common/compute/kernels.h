@@ -78,8 +78,7 @@ struct kernels {
     /* w[0..n)[32] := the panel's values at k0..k0+n-1; k0 and n are multiples of 32 for Q8_0, Q4_1.
      * The same values that few() computes with. */
     void (*expand)(enum weight_type type, const uint8_t *panel, uint32_t k0, uint32_t n, float *w);
-    /* y[r][0..31] += x[r][0..n) * w[0..n)[0..31]: many rows over expanded weights, or softmax
-     * weights over values. */
+    /* y[r][0..31] += x[r][0..n) * w[0..n)[0..31]: many rows over expanded weights. */
     void (*tile)(uint32_t n_rows, const float *w, size_t ldw, uint32_t n, const float *x,
                  size_t ldx, float *y, size_t ldy);
 
