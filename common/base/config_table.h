@@ -9,8 +9,8 @@
 #define OMNI_COMMON_BASE_CONFIG_TABLE_H
 
 #define CONFIG_TABLE(X)                                                                            \
-    CONFIG_TABLE_GROUP(X) CONFIG_TABLE_SLO(X) CONFIG_TABLE_ENGINE(X) CONFIG_TABLE_WORKER(X)        \
-    CONFIG_TABLE_ROUTER(X)
+    CONFIG_TABLE_GROUP(X)                                                                          \
+    CONFIG_TABLE_SLO(X) CONFIG_TABLE_ENGINE(X) CONFIG_TABLE_WORKER(X) CONFIG_TABLE_ROUTER(X)
 
 /* clang-format off */
 #define CONFIG_TABLE_GROUP(X)                                                                      \
