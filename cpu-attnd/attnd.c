@@ -76,7 +76,7 @@ int attnd_init(struct attnd *a, const struct omni_config *config, uint32_t index
     a->n_links = config->group_n_engines;
     int rc = isa_detect(&a->isa);
     if (rc != 0)
-        return error_set(err, rc, "OMNI_ISA names no instruction set that this machine runs");
+        return isa_explain(rc, err);
     rc = plan_topology(a, err);
     if (rc == 0)
         rc = start_team(a, err);

@@ -6,8 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/base/log.h"
-
 static const char *const isa_names[ISA_COUNT] = {"ref", "avx2", "avx512", "avx512bf16"};
 
 const char *isa_name(enum isa isa)
@@ -71,16 +69,22 @@ int isa_detect(enum isa *out)
         return 0;
     while (isa < ISA_COUNT && strcmp(name, isa_names[isa]) != 0)
         isa++;
-    if (isa == ISA_COUNT) {
-        log_error("isa_unknown", "OMNI_ISA=%s expected=ref|avx2|avx512|avx512bf16", name);
+    if (isa == ISA_COUNT)
         return -EINVAL;
-    }
-    if (!isa_supported((enum isa)isa)) {
-        log_error("isa_unsupported", "OMNI_ISA=%s best_of_this_cpu=%s", name, isa_name(*out));
+    if (!isa_supported((enum isa)isa))
         return -ENOTSUP;
-    }
     *out = (enum isa)isa;
     return 0;
+}
+
+int isa_explain(int rc, struct error *err)
+{
+    const char *name = getenv("OMNI_ISA");
+
+    return error_set(err, rc, "OMNI_ISA=%s: %s; the best of this machine is %s", name,
+                     rc == -EINVAL ? "expected ref, avx2, avx512 or avx512bf16"
+                                   : "this machine does not run it",
+                     isa_name(isa_best()));
 }
 
 const char *isa_openblas_coretype(enum isa isa)

@@ -13,6 +13,8 @@
 
 #include <stdbool.h>
 
+#include "common/base/error.h"
+
 enum isa {
     ISA_REF,        /* plain C, any x86-64; slow, the reference */
     ISA_AVX2,       /* AVX2, FMA, F16C */
@@ -28,8 +30,11 @@ const char *isa_name(enum isa isa);
 bool isa_supported(enum isa isa);
 
 /* The best supported instruction set, or the one that OMNI_ISA names.  0; -EINVAL if OMNI_ISA is no
- * known name, -ENOTSUP if this CPU cannot run it (both logged, with what would be possible). */
+ * known name, -ENOTSUP if this CPU cannot run it (*out is the best then). */
 int isa_detect(enum isa *out);
+
+/* What isa_detect's rc < 0 means, with what would be possible; returns rc. */
+int isa_explain(int rc, struct error *err);
 
 /* OpenBLAS's name (OPENBLAS_CORETYPE) for the same instruction set; set it before the library is
  * loaded.  Used where OpenBLAS serves as a reference. */

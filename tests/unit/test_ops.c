@@ -210,6 +210,7 @@ static void test_rope(void **state)
 static void test_isa_choice(void **state)
 {
     enum isa isa, best = ISA_REF;
+    struct error why;
 
     (void)state;
     for (enum isa i = ISA_REF; i < ISA_COUNT; i++)
@@ -224,6 +225,9 @@ static void test_isa_choice(void **state)
     }
     setenv("OMNI_ISA", "sse9", 1);
     assert_int_equal(isa_detect(&isa), -EINVAL);
+    assert_int_equal(isa_explain(-EINVAL, &why), -EINVAL);
+    assert_non_null(strstr(why.text, "OMNI_ISA=sse9"));
+    assert_non_null(strstr(why.text, isa_name(best)));
     unsetenv("OMNI_ISA");
 }
 

@@ -218,6 +218,7 @@ static void set_sizes(struct device *d)
 static int cpu_open(struct device **out, const struct device_config *config)
 {
     struct device *d = calloc(1, sizeof *d);
+    struct error why;
     enum isa isa;
     int rc;
 
@@ -229,6 +230,10 @@ static int cpu_open(struct device **out, const struct device_config *config)
     pthread_cond_init(&d->work, NULL);
     pthread_cond_init(&d->idle, NULL);
     rc = isa_detect(&isa);
+    if (rc != 0) {
+        isa_explain(rc, &why);
+        log_error("device_open", "device=cpu reason=\"%s\"", why.text);
+    }
     if (rc == 0)
         rc = cpu_weights_create(&d->weights, config->model, isa, config->context_max);
     if (rc == 0)
