@@ -146,11 +146,11 @@ static void acknowledge_epochs(struct attnd *a)
     }
 }
 
-/* Between jobs only: a heartbeat from elsewhere would show a worker that hangs in a job as alive.  So
- * a job that takes longer than worker.late_ms (200) makes the worker late: it gets nothing new until
- * the next beat.  One over worker.kill_ms (10 s) has it killed, and the next worker runs it again.
- * The largest jobs stay below: one layer of Llama-3-8B at 128k tokens reads 512 MiB of KV, 35 ms at
- * 15 GB/s, and worker.n_q_max (4) queries cost at most four times that. */
+/* Between jobs only: a heartbeat from elsewhere would show a worker that hangs in a job as alive.
+ * So a job that takes longer than worker.late_ms (200) makes the worker late: it gets nothing new
+ * until the next beat.  One over worker.kill_ms (10 s) has it killed, and the next worker runs it
+ * again. The largest jobs stay below: one layer of Llama-3-8B at 128k tokens reads 512 MiB of KV,
+ * 35 ms at 15 GB/s, and worker.n_q_max (4) queries cost at most four times that. */
 static void beat(struct attnd *a, uint64_t now)
 {
     if (now < a->next_beat_ns)

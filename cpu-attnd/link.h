@@ -30,8 +30,8 @@ struct link {
 
 void link_init(struct link *l, const char *dir, uint32_t engine_idx, uint32_t worker_idx);
 
-/* Attaches to all segments or to none, without waiting for anybody.  0, or -errno (-ENOENT: no engine
- * yet; -EBUSY: the worker's role is taken).  Call again at the next look. */
+/* Attaches to all segments or to none, without waiting for anybody.  0, or -errno (-ENOENT: no
+ * engine yet; -EBUSY: the worker's role is taken).  Call again at the next look. */
 int link_attach(struct link *l, enum isa isa, uint32_t n_threads);
 void link_detach(struct link *l);
 

@@ -3,8 +3,8 @@
  * Pass 1 judges each entry alone.  Pass 2 finds blocks with two owners, through a table that keeps,
  * per block, the first entry that holds it; a second one that shares no full identical prefix with
  * it makes the block a stolen one.  Pass 3 condemns whoever holds a stolen block: nothing says who
- * wrote it last, so those that share it rightly cannot trust it either.  Pass 4 counts references of
- * what is left. */
+ * wrote it last, so those that share it rightly cannot trust it either.  Pass 4 counts references
+ * of what is left. */
 #include <string.h>
 
 #include "common/base/invariant.h"
@@ -95,7 +95,7 @@ struct scan {
     struct directory_usage *u;
 };
 
-/* Pass 2: refs holds 1 + the first holder's index, or that nobody can be believed about the block. */
+/* Pass 2: refs holds 1 + the first holder's index, or that the block is stolen. */
 #define BLOCK_STOLEN UINT32_MAX
 
 static void find_stolen(void *arg, uint32_t idx, uint32_t group, uint32_t table_idx,

@@ -61,10 +61,10 @@ int job_table_open(struct job_table *t, const char *dir, uint32_t engine_idx, ui
                    const struct job_table_config *c, const struct kv_geometry *g, int numa_node,
                    struct error *err);
 
-/* Worker: attaches, takes the worker role, announces its pid, acknowledges the epoch, moves the ring
- * to its head and starts the scan that finds what is POSTED or DONE.  done_bell: of the attached
- * engine page.  Errors as segment_attach; -EBUSY: another worker serves this table, or the engine
- * reclaims just now, which takes it well below a millisecond: try again later.  Never waits. */
+/* Worker: attaches, takes the worker role, announces its pid, acknowledges the epoch, moves the
+ * ring to its head and starts the scan that finds what is POSTED or DONE.  done_bell: of the
+ * attached engine page.  Errors as segment_attach; -EBUSY: another worker serves this table, or the
+ * engine reclaims just now, which takes it well below a millisecond: try again.  Never waits. */
 int job_table_attach(struct job_table *t, const char *dir, uint32_t engine_idx, uint32_t worker_idx,
                      struct bell_shared *done_bell, struct error *err);
 

@@ -13,7 +13,7 @@
  *   jobs-e<E>-w<W>    layout_jobs.h       slots, rings, done words, payload     E and W
  *   arena-e<E>-w<W>   layout_arena.h      KV blocks and their owner tags        E and W
  *   dir-e<E>          layout_directory.h  sequence directory                    E; W reads
- *   stats-<prog>-<i>  layout_stats.h      statistics page                       its process; T reads
+ *   stats-<prog>-<i>  layout_stats.h      statistics page                       process; T reads
  *
  * layout_check.c asserts every offset that is written here.  Change anything: raise the kind's
  * layout version, so that old and new refuse each other. */

@@ -1,7 +1,7 @@
 /* layout_arena.h - arena-e<E>-w<W>: the KV blocks of one worker for one engine.
  *
  *   0            struct arena_shared
- *   owners_off   owner tag u64[n_blocks]: seq_gen << 32 | seq_idx; 0 = none (generations begin at 1)
+ *   owners_off   owner tag u64[n_blocks]: seq_gen << 32 | seq_idx; 0 = none (generations > 0)
  *   blocks_off   blocks [n_blocks][geometry.block_bytes]; aligned to 4 KiB, to 2 MiB if it is large
  *
  * Tags: E, relaxed | T.  Blocks: E (copies) and W (jobs), ordered by the job that names them.

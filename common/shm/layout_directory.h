@@ -4,9 +4,9 @@
  *   entries_off   entries [n_entries][entry_stride]: struct directory_entry,
  *                   then blocks u32[n_groups][blocks_max], then token log u32[ctx_max + 1]
  *
- * Everything: E | W, T.  Workers read an entry only on behalf of a job that names it, and the engine
- * changes nothing they look at while such a job is out, except to append.
- * Notation and rules: layout.h. */
+ * Everything: E | W, T.  Workers read an entry only on behalf of a job that names it, and the
+ * engine changes nothing they look at while such a job is out, except to append. Notation and
+ * rules: layout.h. */
 #ifndef OMNI_COMMON_SHM_LAYOUT_DIRECTORY_H
 #define OMNI_COMMON_SHM_LAYOUT_DIRECTORY_H
 

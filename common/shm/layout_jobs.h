@@ -3,11 +3,12 @@
  *   0                 struct job_table_shared
  *   posted_ring_off   ring engine -> worker, hints (slot, generation)
  *   done_ring_off     ring worker -> engine, announcements (slot, generation)
- *   done_off          done words u32[n_slots]                          page-aligned: CUDA may register
- *   slots_off         struct job_slot[n_slots]                         page-aligned
- *   in_off            input payload  [n_slots][in_stride]: q | k | v   page-aligned, E writes
- *   out_off           output payload [n_slots][out_stride]             page-aligned, W writes
+ *   done_off          done words u32[n_slots]
+ *   slots_off         struct job_slot[n_slots]
+ *   in_off            input payload  [n_slots][in_stride]: q | k | v   E writes
+ *   out_off           output payload [n_slots][out_stride]             W writes
  *
+ * The last four begin pages, so that CUDA may register them.
  * Notation and rules: layout.h.  Who does what when: job_table.h. */
 #ifndef OMNI_COMMON_SHM_LAYOUT_JOBS_H
 #define OMNI_COMMON_SHM_LAYOUT_JOBS_H
@@ -18,8 +19,8 @@ enum { JOBS_LAYOUT_VERSION = 1 };
 
 enum job_element { JOB_ELEMENT_F32 = 1, JOB_ELEMENT_BF16 = 2, JOB_ELEMENT_F16 = 3 };
 
-/* C | both | constant; recomputed and compared by whoever attaches.  Widths are elements per row, the
- * largest of all layers; row j of a slot's payload starts at j * width. */
+/* C | both | constant; recomputed and compared by whoever attaches.  Widths are elements per row,
+ * the largest of all layers; row j of a slot's payload starts at j * width. */
 struct job_table_layout {
     uint32_t n_slots;         /*  0 */
     uint32_t n_q_max;         /*  4 */

@@ -65,8 +65,8 @@ int segment_dir_prepare(const char *dir, struct error *err);
 int segment_create(struct segment *s, const struct segment_spec *spec, struct error *err);
 
 /* State READY, then rename onto the name: the segment exists from here on, and replaces what was
- * there; segment_publish_first replaces nothing: -EEXIST.  On failure the segment stays unpublished;
- * detach removes it. */
+ * there; segment_publish_first replaces nothing: -EEXIST.  On failure the segment stays
+ * unpublished; detach removes it. */
 int segment_publish(struct segment *s, struct error *err);
 int segment_publish_first(struct segment *s, struct error *err);
 
@@ -80,15 +80,15 @@ int segment_attach(struct segment *s, const struct segment_spec *expect, bool wr
 void segment_detach(struct segment *s);
 
 /* For an engine whose take-over of spec ended with `why` and the text `found`: may it create anew?
- * -ENOENT: yes.  -ESTALE, -EAGAIN: yes; the old name is removed, so that its memory is freed when the
- * last process lets go (two copies may not fit), and `found` is kept in *replaced, to be logged.
- * Returns 0, or `why` (then *err = *found) or another -errno. */
+ * -ENOENT: yes.  -ESTALE, -EAGAIN: yes; the old name is removed, so that its memory is freed when
+ * the last process lets go (two copies may not fit), and `found` is kept in *replaced, to be
+ * logged. Returns 0, or `why` (then *err = *found) or another -errno. */
 int segment_make_room(const struct segment_spec *spec, int why, const struct error *found,
                       struct error *replaced, struct error *err);
 
-/* Removes a file that segment_attach found not to fit, if it is ours and nobody holds that role on it
- * (whatever the layout, the role's byte is the same).  0: gone, or another file has the name by now;
- * -EBUSY: held; -EPERM: not ours; or another -errno. */
+/* Removes a file that segment_attach found not to fit, if it is ours and nobody holds that role on
+ * it (whatever the layout, the role's byte is the same).  0: gone, or another file has the name by
+ * now; -EBUSY: held; -EPERM: not ours; or another -errno. */
 int segment_retire(const char *dir, const char *name, enum segment_role role);
 
 /* Does the name still lead to the file that is mapped?  One stat(2). */
