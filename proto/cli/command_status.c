@@ -1,5 +1,6 @@
 /* omni status - the state of the group: the router's answer, or, where none answers, what the
- * statistics pages in shared memory say (exit status 3). */
+ * statistics pages in shared memory say (exit status 3); with --jobs, what lies in the job slots
+ * and the sequence directory, whoever lives. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -7,6 +8,7 @@
 #include "common/base/clock.h"
 #include "proto/cli/commands.h"
 #include "proto/cli/group.h"
+#include "proto/cli/status_jobs.h"
 #include "proto/cli/status_pages.h"
 #include "proto/cli/status_print.h"
 
@@ -64,6 +66,26 @@ static void show(const json_t *state, bool json)
     fflush(stdout);
 }
 
+static void clear_screen(void)
+{
+    printf("\033[H\033[2J");
+}
+
+static int jobs_once(const struct group *group, bool json, bool clear)
+{
+    bool found;
+    json_t *state = status_jobs_json(&group->config, &found);
+
+    if (clear)
+        clear_screen();
+    if (state == NULL || !found)
+        fprintf(stderr, "omni status: the group has no job slots in shared memory\n");
+    else
+        show(state, json);
+    json_decref(state);
+    return found ? EXIT_DONE : EXIT_NOBODY;
+}
+
 static int status_once(const struct group *group, bool json, bool clear)
 {
     struct error error;
@@ -71,7 +93,7 @@ static int status_once(const struct group *group, bool json, bool clear)
     int status = EXIT_DONE;
 
     if (clear)
-        printf("\033[H\033[2J");
+        clear_screen();
     if (state == NULL) {
         fprintf(stderr, "omni status: %s\n", error.text);
         fprintf(stderr, "omni status: from shared memory:\n");
@@ -87,17 +109,20 @@ static int status_once(const struct group *group, bool json, bool clear)
 int command_status(int argc, char **argv)
 {
     struct group_options group_options = {0};
-    bool json = false, watch = false;
+    bool json = false, watch = false, jobs = false;
     const struct option_row rows[] = {
         {"json", OPTION_FLAG, &json, NULL, NULL, "one JSON object"},
+        {"jobs", OPTION_FLAG, &jobs, NULL, NULL,
+         "job slots and sequences, out of shared memory: asks no program, changes nothing"},
         {"watch", OPTION_FLAG, &watch, NULL, NULL, "again every second, until Ctrl-C"},
         GROUP_OPTION_ROWS(&group_options),
         {0}};
     const struct option_row *const tables[] = {rows, NULL};
-    const struct option_command command = {
-        .usage = "omni status [options]",
-        .summary = "Processes, model, queues, KV use. Exit status 3: no router answers.",
-        .tables = tables};
+    const struct option_command command = {.usage = "omni status [options]",
+                                           .summary =
+                                               "Processes, model, queues, KV use. Exit status 3: "
+                                               "no router answers (--jobs: no segments).",
+                                           .tables = tables};
     struct group group;
     struct error error;
     int n_operands;
@@ -108,12 +133,12 @@ int command_status(int argc, char **argv)
     if (group_resolve(&group, &group_options, &error) != 0)
         return command_fail("status", &error);
     if (!watch)
-        return status_once(&group, json, false);
+        return jobs ? jobs_once(&group, json, false) : status_once(&group, json, false);
     command_catch_interrupt();
     int status = EXIT_DONE;
 
     while (command_interrupts() == 0) {
-        status = status_once(&group, json, !json);
+        status = jobs ? jobs_once(&group, json, !json) : status_once(&group, json, !json);
         clock_sleep_ns(WATCH_MS * NS_PER_MS);
     }
     return status;

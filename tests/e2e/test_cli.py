@@ -169,6 +169,50 @@ def test_status_without_router(group):
     assert any(page["program"] == "gpu-engine" and page.get("finished", 0) > 0 for page in status["pages"]), status
 
 
+def jobs_of(group, *options):
+    done = group.omni("status", "--jobs", *options)
+    assert done.returncode == 0, done
+    return json.loads(done.stdout) if options else done.stdout
+
+
+def check_jobs(group, n_sequences):
+    """What the slots name is what the directory holds; the posted slots, by (slot, generation)."""
+    looked = jobs_of(group, "--json")
+    (table,), (directory,) = looked["tables"], looked["directories"]
+    assert not looked["unreadable"] and (table["engine"], table["worker"], directory["engine"]) == (0, 0, 0), looked
+    sequences = {(one["sequence"], one["generation"]): one for one in directory["sequences"]}
+    assert len(sequences) == n_sequences and table["slots"] and table["n_free"] > 0, looked
+    for slot in table["slots"]:
+        sequence = sequences[slot["sequence"], slot["sequence_generation"]]
+        where = sequence["groups"][0]
+        assert slot["state"] in ("posted", "done") and slot["epoch"] == table["engine_epoch"], slot
+        assert sequence["slot"] == slot["slot"] and where["state"] == "resident" and where["worker"] == 0, looked
+        assert where["blocks"] * 32 >= sequence["committed"] >= sequence["prompt_tokens"], sequence
+        assert slot["pos"] == sequence["committed"] and slot["n_q"] == 1 and slot["age_ms"] > 0, (slot, sequence)
+        assert slot["deadline_ms"] is None or slot["deadline_ms"] < 1e5, slot
+    return {(one["slot"], one["generation"]) for one in table["slots"] if one["state"] == "posted"}, table
+
+
+def test_status_jobs(group):
+    """Jobs that are out at a worker that stands still, before and after its engine was killed.  Ends the group."""
+    requests = [{"tokens": [i, 1, 2], "max_tokens": 1900, "ignore_eos": True} for i in range(4)]
+    client = group.run_begin(requests)
+    wait_until(lambda: group.status()["engines"][0]["offloaded"] == len(requests), 20, "all offloaded")
+    group.signal("attnd-0", signal.SIGSTOP)
+    wait_until(lambda: jobs_of(group).count("state=posted") == len(requests), 10, "a job of each is out")
+    before, table = check_jobs(group, len(requests))
+    assert table["worker_pid"] == group.running["attnd-0"].pid and table["posted"] > table["done"] > 0, table
+    assert "state=posted" in jobs_of(group) and "state=resident" in jobs_of(group)
+    group.signal("engine-0", signal.SIGKILL)
+    after, table = check_jobs(group, len(requests))
+    assert after == before and table["beat_ms"] > 0, (before, after)
+    client.kill()
+    client.wait()
+    nobody = subprocess.run([program("omni"), "status", "--jobs", "--group", "no-such-group"], capture_output=True,
+                            text=True, check=False)
+    assert nobody.returncode == 3 and "no job slots" in nobody.stderr, nobody
+
+
 def test_config(group):
     bad = os.path.join(group.dir, "bad.ini")
     with open(group.config, encoding="utf-8") as good, open(bad, "w", encoding="utf-8") as file:
@@ -246,6 +290,10 @@ def main():
                      test_tokenize, test_status_without_router):
             print(test.__name__[5:].replace("_", " "), flush=True)
             test(group)
+    with Group(1, settings={"engine.offload": "always"}) as group:
+        group.start()
+        print("status of jobs", flush=True)
+        test_status_jobs(group)
     print("ok")
 
 
