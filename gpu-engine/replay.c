@@ -118,8 +118,10 @@ static bool copy_under_way(const struct engine *e)
 {
     for (uint32_t i = 0; i < e->sequences.n && e->n_copies > 0; i++) {
         const struct sequence *s = &e->sequences.all[i];
-        if (s->state >= SEQUENCE_WAITING && s->copy_ticket != 0 &&
-            !e->ops->copy_done(e->device, s->copy_ticket))
+        bool device_step = s->copy == SEQUENCE_COPY_DEVICE;
+
+        if (s->state >= SEQUENCE_WAITING && s->copy != SEQUENCE_COPY_NONE &&
+            !(device_step && e->ops->copy_done(e->device, s->copy_ticket)))
             return true;
     }
     return false;

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -44,6 +45,7 @@ static int set_config(struct sim_run *r, struct error *err)
 {
     const struct sim_options *o = &r->options;
     struct omni_config *c = &r->config;
+    char policy[64];
 
     config_defaults(c);
     c->engine_max_seqs = o->max_seqs;
@@ -51,8 +53,16 @@ static int set_config(struct sim_run *r, struct error *err)
     c->engine_p_max = o->p_max;
     c->engine_auto_free_pct = o->auto_free_pct;
     c->engine_block_tokens = BLOCK_TOKENS;
-    c->engine_chunk_tokens = o->chunk_tokens != 0 ? o->chunk_tokens : fit_chunk(r);
+    c->slo_ttft_ms = (uint32_t)(o->ttft_slo_s * 1e3);
+    c->slo_tpot_ms = (uint32_t)(o->tpot_slo_s * 1e3);
     c->worker_slots = o->slots;
+    snprintf(policy, sizeof policy, "engine.policy=%s", o->policy);
+    if (config_set(c, policy, err) != 0)
+        return -EINVAL;
+    /* The others fit their chunks to the objective, sweep by sweep. */
+    c->engine_chunk_tokens = o->chunk_tokens != 0              ? o->chunk_tokens
+                             : strcmp(o->policy, "group") == 0 ? fit_chunk(r)
+                                                               : CHUNK_MAX;
     return o->max_seqs > 0 && o->slots > 0 && o->p_max > 0
                ? 0
                : error_set(err, -EINVAL, "max_seqs, slots and p_max must not be 0");

@@ -28,6 +28,7 @@ struct sim_options {
     double warmup_s, duration_s, grace_s;
     double ttft_slo_s, tpot_slo_s;
     double noise;
+    const char *policy;    /* engine.policy */
     uint32_t offload;      /* enum config_offload */
     uint32_t chunk_tokens; /* 0: what the TPOT objective admits */
     uint32_t p_max, slots; /* returned rows per layer; residents per worker */

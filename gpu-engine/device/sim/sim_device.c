@@ -93,7 +93,7 @@ static void sim_caps(const struct device *d, struct device_caps *out)
                                 .n_kv_blocks = d->config.n_kv_blocks,
                                 .rows_max = d->config.rows_max,
                                 .n_ranks = 1,
-                                .two_batch = 1,
+                                .two_batch = d->timing->two_batch,
                                 .picks_on_device = 1};
 }
 
@@ -271,12 +271,14 @@ uint64_t device_sim_busy_ns(const struct device *d)
 
 uint64_t device_sim_next_ns(const struct device *d)
 {
-    uint64_t next = UINT64_MAX;
+    uint64_t now = d->clock->now_ns, next = UINT64_MAX;
 
-    if (d->n_polled < d->n_submitted)
-        next = d->sweeps[d->n_polled % SIM_SWEEP_BUFFERS].done.end_ns;
+    for (uint64_t i = d->n_polled; i < d->n_submitted; i++) {
+        uint64_t end = d->sweeps[i % SIM_SWEEP_BUFFERS].done.end_ns;
+        next = end > now && end < next ? end : next;
+    }
     for (uint32_t i = 0; i < d->config.copies_max; i++) {
-        if (d->copy_end_ns[i] > d->clock->now_ns && d->copy_end_ns[i] < next)
+        if (d->copy_end_ns[i] > now && d->copy_end_ns[i] < next)
             next = d->copy_end_ns[i];
     }
     return next;

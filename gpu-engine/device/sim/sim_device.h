@@ -56,6 +56,7 @@ struct device {
     uint32_t n_jobs_out;
     uint32_t *active; /* [n_slots] slots that are in the batch now */
     uint32_t n_active, n_active_rows;
+    uint32_t p_left; /* returned rows that the sweep may still take */
 
     struct sim_batch batch[DEVICE_BATCHES];
     double dense_noise, attention_noise; /* of the sweep that is walked */

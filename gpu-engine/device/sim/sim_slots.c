@@ -122,6 +122,7 @@ static void take(struct device *d, struct sim_sweep *s, const struct device_swee
     forget_job(d, slot_idx);
     d->active[d->n_active++] = slot_idx;
     d->n_active_rows += slot->n_q;
+    d->p_left -= slot->n_q;
     slot->n_ridden += ridden;
     slot->n_parked += !ridden;
     s->layers[l].n_ridden = (uint16_t)(s->layers[l].n_ridden + ridden);
@@ -129,7 +130,9 @@ static void take(struct device *d, struct sim_sweep *s, const struct device_swee
 
 static uint32_t rows_allowed(const struct device *d, const struct device_pick *pick)
 {
-    return pick->p_max < d->config.returned_rows_max ? pick->p_max : d->config.returned_rows_max;
+    uint32_t n = d->p_left < d->config.returned_rows_max ? d->p_left : d->config.returned_rows_max;
+
+    return pick->p_max < n ? pick->p_max : n;
 }
 
 void sim_slots_pick(struct device *d, struct sim_sweep *s, const struct device_sweep *in,

@@ -178,6 +178,7 @@ void sim_sweep_walk(struct device *d, struct sim_sweep *s, const struct device_s
                                    .layer = s->layers,
                                    .picked = s->picked,
                                    .out = s->out};
+    d->p_left = in->p_total;
     sim_slots_leave(d, in);
     sim_slots_enter(d, in);
     pass(d, d->dense_noise * before_ns(d));

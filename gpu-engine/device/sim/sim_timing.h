@@ -10,6 +10,7 @@
 #ifndef OMNI_GPU_ENGINE_DEVICE_SIM_TIMING_H
 #define OMNI_GPU_ENGINE_DEVICE_SIM_TIMING_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "common/sched/latency.h"
@@ -35,6 +36,7 @@ struct sim_timing {
     double copy_fixed_ns;         /* per copy */
     double noise;                 /* standard deviation of the logarithm of a sweep's modules */
     uint64_t seed;                /* of that noise */
+    bool two_batch;               /* says that it can alternate two batches */
     uint32_t payload_value_bytes; /* of q, k, v and outputs on the network */
     uint32_t n_workers;
     struct sim_worker_timing worker[LATENCY_WORKERS_MAX];
