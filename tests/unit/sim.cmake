@@ -1,0 +1,4 @@
+# The simulator: the device and its workers alone, then whole runs of the engine in virtual time.
+omni_test(test_device_sim fast LIBS omni_simulation SOURCES test_device_sim.c)
+omni_test(test_sim_load fast LIBS omni_simulation SOURCES test_sim_load.c)
+omni_test(test_sim fast LIBS omni_simulation SOURCES test_sim.c)
