@@ -29,6 +29,8 @@ static void take_slot(struct engine *e, struct sequence *s)
     e->slot_owner[s->slot] = sequence_idx(&e->sequences, s);
 }
 
+/* The owner tag names the sequence that acquired the block.  Where others share it and outlive that
+ * one the tag stays with the first owner, until the last holder lets go. */
 void placement_release_arena(struct engine *e, struct sequence *s)
 {
     struct kv_pool *pool = &e->workers[s->worker].pool;

@@ -4,7 +4,8 @@
  *   owners_off   owner tag u64[n_blocks]: seq_gen << 32 | seq_idx; 0 = none (generations > 0)
  *   blocks_off   blocks [n_blocks][geometry.block_bytes]; aligned to 4 KiB, to 2 MiB if it is large
  *
- * Tags: E, relaxed | T.  Blocks: E (copies) and W (jobs), ordered by the job that names them.
+ * Tags: E, relaxed | T; whoever acquired the block, also where others share it and outlive it.
+ * Blocks: E (copies) and W (jobs), ordered by the job that names them.
  * Notation and rules: layout.h. */
 #ifndef OMNI_COMMON_SHM_LAYOUT_ARENA_H
 #define OMNI_COMMON_SHM_LAYOUT_ARENA_H
