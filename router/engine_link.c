@@ -272,6 +272,17 @@ static struct request *find_own(struct router *router, const struct engine_link 
     return e->state == ENGINE_READY && r && r->engine == e->index ? r : NULL;
 }
 
+/* The same for news of a run.  An engine answers a submit before it says anything else of that run,
+ * so what comes before the answer is of an earlier run under this id: the engine was lost, the
+ * client has asked again, and the engine ends what it had only now. */
+static struct request *find_run(struct router *router, const struct engine_link *e,
+                                const struct request_id *id)
+{
+    struct request *r = find_own(router, e, id);
+
+    return r && r->state != REQUEST_SUBMITTED ? r : NULL;
+}
+
 static void refused(struct router *router, struct request *r,
                     const struct message_submit_reply *reply)
 {
@@ -334,8 +345,6 @@ static void fail_and_end(struct router *router, struct engine_link *e, struct re
 static void take_tokens(struct router *router, struct engine_link *e, struct request *r,
                         const struct engine_token_item *item, uint64_t now_ns)
 {
-    if (r->state == REQUEST_SUBMITTED)
-        request_set_state(&router->requests, r, REQUEST_RUNNING);
     if (r->state != REQUEST_RUNNING)
         return;
     if (item->index != r->n_output) {
@@ -365,7 +374,7 @@ void engine_on_tokens(struct router *router, struct engine_link *e, const struct
 
     for (uint32_t i = 0; i < m->engine_tokens.items.n; i++) {
         const struct engine_token_item *item = &m->engine_tokens.items.data[i];
-        struct request *r = find_own(router, e, &item->id);
+        struct request *r = find_run(router, e, &item->id);
 
         if (r)
             take_tokens(router, e, r, item, now_ns);
@@ -388,7 +397,7 @@ static void trim_counts(const struct request *r, struct request_end *end)
 void engine_on_done(struct router *router, struct engine_link *e, const struct message *m)
 {
     const struct message_engine_done *done = &m->engine_done;
-    struct request *r = find_own(router, e, &done->id);
+    struct request *r = find_run(router, e, &done->id);
     struct request_end end = {.reason = done->reason,
                               .device_tokens = done->device_tokens,
                               .worker_tokens = done->worker_tokens,
@@ -397,8 +406,6 @@ void engine_on_done(struct router *router, struct engine_link *e, const struct m
 
     if (!r)
         return;
-    if (r->state == REQUEST_SUBMITTED)
-        request_set_state(&router->requests, r, REQUEST_RUNNING);
     if (done->reason == FINISH_ERROR) {
         lifecycle_fail(router, r, ERROR_INTERNAL, true, 0, "the engine ended with an error");
         return;
@@ -420,7 +427,7 @@ void engine_on_error(struct router *router, struct engine_link *e, const struct 
                   error_code_name(error->code), message);
         return;
     }
-    struct request *r = find_own(router, e, &error->id);
+    struct request *r = find_run(router, e, &error->id);
 
     if (!r)
         return;

@@ -111,6 +111,24 @@ static void note_submit(struct fake_engine *e, const struct message_submit *s)
     atomic_fetch_add(&e->n_submits, 1);
 }
 
+/* What a run that was given up had still to say. */
+static void echo(struct turn *t, const struct request_id *id)
+{
+    const uint32_t tokens[] = {1, 2, 3};
+    const struct engine_token_item item = {.id = *id, .index = 5, .ids = {.data = tokens, .n = 3}};
+    const struct message news = {.type = MESSAGE_ENGINE_TOKENS,
+                                 .engine_tokens = {.sweep = 1, .items = {.data = &item, .n = 1}}};
+    const struct message done = {.type = MESSAGE_ENGINE_DONE,
+                                 .engine_done = {.id = *id,
+                                                 .reason = FINISH_CANCELLED,
+                                                 .prompt_tokens = 1,
+                                                 .output_tokens = 8,
+                                                 .device_tokens = 8}};
+
+    say(t, &news);
+    say(t, &done);
+}
+
 static void on_submit(struct turn *t, const struct message_submit *s)
 {
     struct fake_engine *e = t->e;
@@ -119,6 +137,8 @@ static void on_submit(struct turn *t, const struct message_submit *s)
     struct message m = {.type = MESSAGE_SUBMIT_REPLY,
                         .submit_reply = {.id = s->id, .accepted = refuse_code < 0 && r}};
 
+    if (atomic_load(&e->echoes))
+        echo(t, &s->id);
     if (!m.submit_reply.accepted) {
         m.submit_reply.has_code = true;
         m.submit_reply.code = refuse_code < 0 ? ERROR_QUEUE_FULL : (enum error_code)refuse_code;

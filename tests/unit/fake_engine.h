@@ -34,6 +34,8 @@ struct fake_engine {
     _Atomic bool mute;       /* neither reads nor writes, as if stopped */
     _Atomic int refuse_code; /* >= 0: refuses submits with that error_code and retry_after */
 
+    _Atomic bool echoes; /* before it answers a submit, an earlier run of that id speaks and ends */
+
     /* Read at any time. */
     _Atomic uint32_t n_submits, n_cancels, n_stops, n_refused, n_router_hellos, n_sweeps;
 

@@ -523,6 +523,27 @@ static void test_engine_hangs(void **state)
     fake_engine_kill(&engine);
 }
 
+/* Found by the end-to-end test of a stalled engine: a client that asked again under the same id was
+ * told that its new run had been cancelled, when the old one was. */
+static void test_end_of_an_earlier_run_ends_nothing(void **state)
+{
+    (void)state;
+    struct bare b;
+
+    start_both();
+    atomic_store(&engine.echoes, true);
+    bare_open(&b, &router);
+    send_generate(&b, 1, "ls", 20);
+    assert_int_equal(read_to_end(&b, 1, FIXTURE_LOST_MS), 20);
+    assert_int_equal(b.message.type, MESSAGE_DONE);
+    assert_int_equal(b.message.done.reason, FINISH_LENGTH);
+    send_generate(&b, 2, "be", 20);
+    assert_int_equal(read_to_end(&b, 2, FIXTURE_LOST_MS), 20);
+    assert_int_equal(b.message.done.reason, FINISH_LENGTH);
+    bare_close(&b);
+    fake_engine_kill(&engine);
+}
+
 static void test_wrong_model_is_refused(void **state)
 {
     (void)state;
@@ -757,6 +778,7 @@ int main(void)
         TEST(test_no_engine_is_ready),
         TEST(test_engine_killed),
         TEST(test_engine_hangs),
+        TEST(test_end_of_an_earlier_run_ends_nothing),
         TEST(test_wrong_model_is_refused),
         TEST(test_shutdown_is_announced),
     };
