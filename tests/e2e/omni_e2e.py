@@ -5,6 +5,7 @@ so knows exactly which process serves when.
 
     with Group(n_workers=2, settings={"engine.offload": "always"}) as group:
         group.start()                       # all programs, and waits until they are ready
+                                            # (without a profile unless the settings ask for one: PROFILE)
         done = group.run([{"prompt": "hello", "max_tokens": 16}], cls="be")
         group.signal("attnd-0", signal.SIGKILL)
         group.start_program("attnd-0")
@@ -27,6 +28,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 BIN = os.environ.get("OMNI_BIN_DIR", os.path.join(ROOT, "build/release/bin"))
 # Sanitizers make programs several times slower; ctest's presets may raise this.
 PATIENCE = float(os.environ.get("OMNI_TEST_PATIENCE", "1"))
+# Settings of a test in which deadlines matter; the profile is kept for the next one, beside the programs.
+PROFILE = {"engine.profile": "auto", "engine.profile_dir": os.path.join(os.path.dirname(BIN), "test-profiles")}
 PROGRAM_OF = {"router": "omni-router", "engine": "omni-gpu-engine", "attnd": "omni-cpu-attnd"}
 
 sys.path.insert(0, os.path.join(ROOT, "deploy/lib"))
@@ -76,12 +79,12 @@ def tiny_model(folder, *options, name="tiny.gguf"):
 class Group:
     """One group in a folder of its own.  All methods may be called from one thread at a time."""
 
-    def __init__(self, n_workers=1, model=None, settings=None, env=None):
+    def __init__(self, n_workers=1, model=None, settings=None, env=None, n_engines=1):
         self.dir = tempfile.mkdtemp(prefix="omni-e2e.", dir="/tmp")
         self.name = f"t{os.getpid()}"
         self.shm = tempfile.mkdtemp(prefix="omni-e2e.", dir="/dev/shm")
         self.config = os.path.join(self.dir, "group.ini")
-        self.n_workers = n_workers
+        self.n_engines, self.n_workers = n_engines, n_workers
         self.env = dict(os.environ, **(env or {}))
         self.running = {}
         self.model = model or tiny_model(self.dir)
@@ -93,11 +96,9 @@ class Group:
         return os.path.join(self.shm, self.name)
 
     def write_config(self, settings):
-        every = {"group.name": self.name, "group.n_engines": 1, "group.n_workers": self.n_workers,
-                 "model.path": self.model, "run.dir": os.path.join(self.dir, "run"), "shm.dir": self.shm,
+        every = {"group.name": self.name, "group.n_engines": self.n_engines, "group.n_workers": self.n_workers,
+                 "model.path": self.model, "engine.profile": "off", "run.dir": os.path.join(self.dir, "run"), "shm.dir": self.shm,
                  "engine.kv_mb": 16, "worker.arena_mb": 16, **settings}
-        if self.model.startswith(self.dir):  # tiny models' profiles are no user's
-            every.setdefault("engine.profile_dir", f"/tmp/omni-test-profiles-{os.getuid()}")
         sections = {}
         for key, value in every.items():
             section, _, name = key.partition(".")
@@ -115,7 +116,8 @@ class Group:
     # ---- programs ----
 
     def programs(self):
-        return ["router", "engine-0"] + [f"attnd-{i}" for i in range(self.n_workers)]
+        return (["router"] + [f"engine-{i}" for i in range(self.n_engines)] +
+                [f"attnd-{i}" for i in range(self.n_workers)])
 
     def start(self, seconds=30):
         for name in self.programs():
@@ -150,8 +152,9 @@ class Group:
                     raise AssertionError(f"{name} ended with {process.returncode}\n{self.log(name)}")
             status = group_probe.status_of(omni, self.config)
             # Just after a kill the router may still show the engine that was.
-            return (not group_probe.missing_parts(status, 1, self.n_workers) and
-                    status["engines"][0]["pid"] == self.running["engine-0"].pid)
+            return (not group_probe.missing_parts(status, self.n_engines, self.n_workers) and
+                    all(status["engines"][i]["pid"] == self.running[f"engine-{i}"].pid
+                        for i in range(self.n_engines)))
         wait_until(ready, seconds, "group ready")
 
     def log(self, name, lines=20):
@@ -202,22 +205,24 @@ class Group:
 
     # ---- looking inside ----
 
-    def stats(self, name=None):
-        """The engine's statistics page; gauges are set four times a second."""
-        page = omni_shm.stats(self.segments, "gpu-engine")
+    def stats(self, name=None, engine=0):
+        """An engine's statistics page; gauges are set four times a second."""
+        page = omni_shm.stats(self.segments, "gpu-engine", engine)
         return page if name is None else page[name]
 
     def expect_all_free(self, seconds=10):
-        """Waits until the engine holds nothing: no sequence, no block, no slot."""
-        def is_free():
-            now = self.stats()
+        """Waits until no engine holds anything: no sequence, no block, no slot."""
+        def is_free(engine):
+            now = self.stats(engine=engine)
             return (now["kv_blocks_free"] == now["kv_blocks_total"] and now["draining"] == 0 and
                     now["arena_blocks_free"] == now["arena_blocks_total"] and
                     now["waiting"] + now["running"] + now["resident"] == 0)
         try:
-            wait_until(is_free, seconds, "the engine has given everything back")
+            wait_until(lambda: all(is_free(i) for i in range(self.n_engines)), seconds,
+                       "the engine has given everything back")
         except AssertionError as error:
-            raise AssertionError(f"{error}: {self.stats()}") from None
+            held = [self.stats(engine=i) for i in range(self.n_engines)]
+            raise AssertionError(f"{error}: {held}") from None
 
     # ---- the end ----
 
@@ -261,14 +266,17 @@ class LsLoad:
     def __init__(self, group, requests, expected=None, at_least=1):
         self.group, self.requests, self.expected, self.at_least = group, requests, expected, at_least
         self.n_batches, self.error, self.stopping = 0, None, False
+        self.tpot_ms = []  # of every request so far
         self.thread = threading.Thread(target=self.work)
 
     def work(self):
         try:
             while not self.stopping or self.n_batches < self.at_least:
-                done = [one["tokens"] for one in self.group.run(self.requests, "ls")]
-                self.expected = self.expected or done
-                assert done == self.expected, "LS answers changed"
+                done = self.group.run(self.requests, "ls")
+                tokens = [one["tokens"] for one in done]
+                self.expected = self.expected or tokens
+                assert tokens == self.expected, "LS answers changed"
+                self.tpot_ms += [one["tpot_ms"] for one in done]
                 self.n_batches += 1
         except BaseException as error:  # the thread's end is no place to raise
             self.error = error
