@@ -10,7 +10,7 @@ import random
 import sys
 import tempfile
 
-from omni_e2e import Group, LsLoad, demo_model, tiny_model, watchdog
+from omni_e2e import PROFILE, Group, LsLoad, demo_model, tiny_model, watchdog
 
 N_LS = 4
 MODELS = {
@@ -25,6 +25,7 @@ CASES = [  # name, workers, settings, environment
     ("always, 3 workers", 3, {"engine.offload": "always"}, {}),
     ("always, results delayed", 2, {"engine.offload": "always"}, {"OMNI_EXCHANGE_DELAY": "20"}),
     ("auto, few device blocks", 2, {"engine.offload": "auto", "engine.kv_blocks": 64}, {}),
+    ("always, with deadlines", 2, {"engine.offload": "always", **PROFILE}, {}),
 ]
 SAMPLED = [{"temperature": 0.8, "top_k": 20}, {"temperature": 0.8, "top_p": 0.9},
            {"temperature": 1.1, "min_p": 0.05}, {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.02}]
@@ -54,6 +55,11 @@ def tokens(done):
     return [one["tokens"] for one in done]
 
 
+def expect_long_prompts(be):
+    """With one block per request no table would have been used."""
+    assert sum(one["prompt_tokens"] > 100 for one in be) >= 2, [one["prompt_tokens"] for one in be]
+
+
 def run_alone(model, requests, ls):
     """Each by itself, nothing beside it, all of it on the device."""
     with Group(n_workers=0, model=model, settings={"engine.offload": "never", "engine.kv_mb": 64}) as group:
@@ -62,6 +68,7 @@ def run_alone(model, requests, ls):
         be = group.run(requests, options=one_by_one, seconds=300)
         chats = group.run(ls, "ls", options=one_by_one)
         assert all(one["worker_tokens"] == 0 for one in be)
+        expect_long_prompts(be)
         return tokens(be), tokens(chats)
 
 
@@ -70,6 +77,7 @@ def run_beside(model, case, requests, ls, alone):
     settings = dict(settings, **{"worker.arena_mb": 256})
     with Group(n_workers, model, settings, env) as group:
         group.start()
+        assert "engine.profile" not in settings or "profile_" in group.log("engine-0", 100), "no profile is in use"
         with LsLoad(group, ls, alone[1]) as chats:
             be = group.run(requests, seconds=300)
         for i, one in enumerate(be):
@@ -110,14 +118,16 @@ def test_tiny():
 def test_demo(n, n_tokens):
     model = demo_model()
     words = "the history of the sea, rivers and the people who live beside them".split()
-    requests = [{"prompt": " ".join(words[i % 8:] + words[:i % 8]) + f" {i}", "max_tokens": n_tokens,
-                 "ignore_eos": True} for i in range(n)]
+    # Every fourth prompt is of more than 100 tokens: several blocks are copied out, and more are filled.
+    requests = [{"prompt": " ".join((words[i % 8:] + words[:i % 8]) * (9 if i % 4 == 0 else 1)) + f" {i}",
+                 "max_tokens": n_tokens, "ignore_eos": True} for i in range(n)]
     requests += sampled(requests[:2])
-    ls = ls_requests(8)
+    ls = ls_requests(max(24, n_tokens))
     alone = run_alone(model, requests, ls)
     run_beside(model, ("always", 1, {"engine.offload": "always", "engine.kv_mb": 64}, {}), requests, ls, alone)
     run_beside(model, ("always, delayed", 2, {"engine.offload": "always"}, {"OMNI_EXCHANGE_DELAY": "20"}), requests,
                ls, alone)
+    run_beside(model, ("always, with deadlines", 1, {"engine.offload": "always", **PROFILE}, {}), requests, ls, alone)
 
 
 if __name__ == "__main__":
