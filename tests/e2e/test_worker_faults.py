@@ -18,8 +18,9 @@ JOB_STEPS = {"worker.job": 150, "worker.appended": 150, "worker.attended": 150, 
              "job_worker.woken": 20}
 ATTACH_STEPS = {"segment.attached": 2, "job_table.role_taken": 1, "job_table.worker_announced": 1,
                 "job_table.ring_skipped": 1}
-# Where a stopped worker still has writes before it: of the KV, of the output, of the slot's word.
-STOP_STEPS = ["worker.job", "worker.appended", "job_worker.output"]
+# Where a stopped worker still has writes before it: of the KV, of the output, of the slot's word, of the
+# done word (the engine may have taken the job and freed its slot by then).
+STOP_STEPS = ["worker.job", "worker.appended", "job_worker.output", "job_worker.done"]
 
 BE = [{"tokens": [(7 * i + j) % 251 for j in range(3 + 5 * i)], "max_tokens": N_TOKENS, "ignore_eos": True}
       for i in range(N_BE)]
