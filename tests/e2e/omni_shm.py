@@ -62,6 +62,11 @@ def jobs_rerun(folder, worker, engine=0):
     return Segment(folder, f"jobs-e{engine}-w{worker}", KIND_JOBS).get("<Q", 392)[0]
 
 
+def jobs_done(folder, worker, engine=0):
+    """Jobs that workers ever finished in this table."""
+    return Segment(folder, f"jobs-e{engine}-w{worker}", KIND_JOBS).get("<Q", 384)[0]
+
+
 def owners(folder, worker, engine=0):
     """Owner tag (generation << 32 | index) of each arena block; 0: nobody's."""
     arena = Segment(folder, f"arena-e{engine}-w{worker}", KIND_ARENA)
