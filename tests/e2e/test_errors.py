@@ -6,13 +6,13 @@ posting and of its books, clients that break the protocol, do not read, or vanis
 
 import os
 import signal
-import socket
 import time
 
 from omni_client import Client, hello, new_id, pack
 from omni_e2e import PATIENCE, Group, LsLoad, wait_until, watchdog
 
 KNOWN_WITHIN_S = 5 * 2
+SLOW_CLIENT_MS = 500
 LONG = {"max_tokens": 1900, "ignore_eos": True}
 BE = [dict(LONG, tokens=[i, 1, 2, 3]) for i in range(8)]  # of either class; they take seconds
 SHORT = [dict(LONG, tokens=[i, 1, 2, 3], max_tokens=40) for i in range(8)]
@@ -168,6 +168,8 @@ def test_slow_reader(group):
         started = time.monotonic()
         wait_until(lambda: group.status()["counters"]["clients_slow"] > before, 30, "slow reader disconnected")
         seconds = time.monotonic() - started
+    bound = 5 * SLOW_CLIENT_MS / 1000 * PATIENCE  # its outbox (router.outbox_kb) is full within a tenth of that
+    assert seconds <= bound, f"a slow reader stayed for {seconds:.1f} s, the bound is {bound:.1f} s"
     group.expect_all_free(20)
     print(f"   a slow reader was disconnected after {seconds:.1f} s", flush=True)
 
@@ -184,26 +186,8 @@ def test_vanished(group):
     group.expect_all_free()
 
 
-def test_broken_frame(group, expected):
-    """nanomsg aborts the process that gets a malformed ipc frame: that costs one restart of the router."""
-    raw = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    raw.connect(os.path.join(group.run_dir, "router.sock"))
-    raw.sendall(b"\0SP\0\0\x30\0\0" + b"\x07" * 64)
-    router = group.running["router"]
-    try:
-        wait_until(lambda: router.poll() is not None, 2 / PATIENCE, "router aborts")
-        del group.running["router"]
-        group.start_program("router")
-        what = "was restarted"
-    except AssertionError:
-        what = "lived on"
-    raw.close()
-    expect_serves(group, expected)
-    print(f"   a malformed frame: the router {what}", flush=True)
-
-
 def main():
-    settings = {"engine.offload": "always", "router.slow_client_ms": 500, "router.outbox_kb": 64}
+    settings = {"engine.offload": "always", "router.slow_client_ms": SLOW_CLIENT_MS, "router.outbox_kb": 64}
     with Group(2, settings=settings) as group:
         group.start()
         expected = tokens(group.run(SHORT))
@@ -220,7 +204,6 @@ def main():
             test_slow_reader(group)
             test_vanished(group)
         print(f"   {chats.n_batches} LS batches beside", flush=True)
-        test_broken_frame(group, expected)
     print("ok")
 
 

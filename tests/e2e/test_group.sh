@@ -46,12 +46,31 @@ for program in attnd-0 engine-0 router; do
     [ "$(answer be)" = "$tokens" ] || fail "other tokens after $program was killed"
 done
 
-echo "4. a killed supervisord takes its programs along"
+echo "4. nanomsg aborts on a malformed ipc frame: that costs one restart of the router"
+old=$(e2e_pid router)
+python3 - "$E2E_RUN/router.sock" <<'END'
+import socket, sys
+door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+door.connect(sys.argv[1])
+door.sendall(b"\0SP\0\0\x30\0\0" + b"\x07" * 64)  # a REQ peer, then a frame of an unknown type
+door.settimeout(10)
+try:
+    while door.recv(4096):
+        pass
+except ConnectionError:
+    pass
+END
+router_restarted() { new=$(e2e_pid router) && [ "$new" != 0 ] && [ "$new" != "$old" ]; }
+e2e_wait 10 router_restarted || fail "the router did not abort on a malformed frame, or was not restarted"
+e2e_up
+[ "$(answer ls)" = "$tokens" ] || fail "other tokens after a malformed frame"
+
+echo "5. a killed supervisord takes its programs along"
 kill -9 "$(cat "$E2E_RUN/supervisord.pid")"
 none_left() { [ -z "$(our_pids)" ]; }
 e2e_wait 5 none_left || fail "programs outlive their supervisord: $(our_pids)"
 
-echo "5. up after kill -9 of everything"
+echo "6. up after kill -9 of everything"
 e2e_up
 # shellcheck disable=SC2046 # one word per pid
 kill -9 $(our_pids) || true
@@ -59,7 +78,7 @@ e2e_wait 5 none_left || fail "kill -9 left something"
 e2e_up
 [ "$(answer ls)" = "$tokens" ] || fail "other tokens after kill -9 of everything"
 
-echo "6. down leaves nothing"
+echo "7. down leaves nothing"
 e2e_group down >"$E2E_DIR/down.log" 2>&1 || { cat "$E2E_DIR/down.log"; fail "down"; }
 expect_nothing_left "after down"
 echo ok
