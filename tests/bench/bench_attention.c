@@ -46,6 +46,7 @@ struct result {
     double us_per_job, gbs, share;
     double roof_us; /* per job */
     bool bytes_bind;
+    bool disturbed; /* not enough repetitions without losing a core: not in the summary */
 };
 
 struct bench {
@@ -175,7 +176,7 @@ static void run_shape(struct bench *b, const struct shape *s, struct result *out
 {
     static struct work w;
     double seconds[REPEAT_MAX], shares[REPEAT_MAX], roofs[REPEAT_MAX], bytes, start;
-    uint32_t n_calls = 1, n_bytes_bind = 0;
+    uint32_t n_calls = 1, n_bytes_bind = 0, n_disturbed = 0;
     bool bytes_bind;
 
     work_init(b, s, &w);
@@ -196,8 +197,11 @@ static void run_shape(struct bench *b, const struct shape *s, struct result *out
         seconds[i] = (rates_now(b->team[s->n_threads > 1]) - start) / ((double)n_calls * s->n_jobs);
         roofs[i] = roof_seconds(s, bytes, &rates, &bytes_bind);
         shares[i] = roofs[i] / seconds[i];
-        if (s->n_threads > 1 && tries < TRIES * b->repeat && preemptions() != disturbed)
-            continue;
+        if (s->n_threads > 1 && preemptions() != disturbed) {
+            if (tries < TRIES * b->repeat)
+                continue;
+            n_disturbed++;
+        }
         n_bytes_bind += bytes_bind;
         i++;
     }
@@ -205,7 +209,8 @@ static void run_shape(struct bench *b, const struct shape *s, struct result *out
                            .us_per_job = median(seconds, b->repeat) * 1e6,
                            .share = median(shares, b->repeat),
                            .roof_us = median(roofs, b->repeat) * 1e6,
-                           .bytes_bind = 2 * n_bytes_bind >= b->repeat};
+                           .bytes_bind = 2 * n_bytes_bind >= b->repeat,
+                           .disturbed = n_disturbed > 0};
     out->gbs = bytes / out->us_per_job * 1e-3;
     free(w.table);
 }
@@ -216,9 +221,10 @@ static void print_result(const struct result *r)
 {
     const struct shape *s = &r->shape;
 
-    printf("%-4s %4u %3u %3u %6u %4u %3u  %10.1f %7.1f  %5.0f %%  %s\n", type_name(s->type),
+    printf("%-4s %4u %3u %3u %6u %4u %3u  %10.1f %7.1f  %5.0f %%  %s%s\n", type_name(s->type),
            s->width, s->n_kv_heads, s->group, s->context, s->n_jobs, s->n_threads, r->us_per_job,
-           r->gbs, 100 * r->share, r->bytes_bind ? "bytes" : "arithmetic");
+           r->gbs, 100 * r->share, r->bytes_bind ? "bytes" : "arithmetic",
+           r->disturbed ? "  (disturbed)" : "");
 }
 
 static void add_shape(struct bench *b, const struct shape *s)
@@ -276,7 +282,8 @@ static double worst_share(const struct bench *b, uint32_t low, uint32_t high, bo
     for (uint32_t i = 0; i < b->n_results; i++) {
         const struct result *r = &b->results[i];
 
-        if (r->shape.context < low || r->shape.context > high || (!both && r->bytes_bind != bytes))
+        if (r->disturbed || r->shape.context < low || r->shape.context > high ||
+            (!both && r->bytes_bind != bytes))
             continue;
         if (worst < 0 || r->share < worst)
             worst = r->share;
@@ -306,7 +313,7 @@ static double scale_threads(const struct bench *b)
         const struct result *one = &b->results[i];
         const struct result *all = find(b, one->shape, one->shape.type, b->n_cpus);
 
-        if (one->shape.n_threads == 1 && b->n_cpus > 1 && all != NULL &&
+        if (one->shape.n_threads == 1 && b->n_cpus > 1 && all != NULL && !all->disturbed &&
             one->roof_us >= 1.8 * all->roof_us)
             ratios[n++] = one->us_per_job / all->us_per_job;
     }
@@ -324,7 +331,7 @@ static double int8_ratio(const struct bench *b)
         double ratio;
 
         if (i8->shape.type != KV_TYPE_I8 || i8->shape.context < 4096 || f16 == NULL ||
-            !i8->bytes_bind || !f16->bytes_bind)
+            !i8->bytes_bind || !f16->bytes_bind || i8->disturbed || f16->disturbed)
             continue;
         ratio = f16->us_per_job / i8->us_per_job;
         worst = worst < 0 || ratio < worst ? ratio : worst;
