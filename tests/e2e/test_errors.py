@@ -129,6 +129,20 @@ def test_first_start():
             group.run(SHORT)
 
 
+def test_other_layout():
+    """Segments that do not fit the configuration any more are made anew, and the log says what was found."""
+    with Group(1, settings={"engine.offload": "always"}) as group:
+        group.start()
+        expected = tokens(group.run(SHORT))
+        assert "segment_replaced" not in group.log("engine-0", 100), group.log("engine-0", 100)
+        group.signal("engine-0", signal.SIGTERM)
+        group.write_config({"engine.offload": "always", "worker.slots": 16})
+        group.start_program("engine-0")
+        expect_serves(group, expected)
+        log = group.log("engine-0", 100)
+        assert "segment_replaced" in log and "expected 16 slots" in log and "found 64" in log, log
+
+
 def expect_bad(client, data, field=None):
     client.send_bytes(data)
     answer = client.receive(5)
@@ -198,6 +212,7 @@ def main():
         test_engine_steps(group, expected)
         test_worker_acknowledges(group, expected)
         test_first_start()
+        test_other_layout()
         print("3. clients that misbehave, beside LS chats", flush=True)
         with LsLoad(group, LS) as chats:
             test_protocol(group)
