@@ -97,7 +97,8 @@ class Group:
 
     def write_config(self, settings):
         every = {"group.name": self.name, "group.n_engines": self.n_engines, "group.n_workers": self.n_workers,
-                 "model.path": self.model, "engine.profile": "off", "run.dir": os.path.join(self.dir, "run"), "shm.dir": self.shm,
+                 "model.path": self.model, "engine.profile": "off",
+                 "run.dir": os.path.join(self.dir, "run"), "shm.dir": self.shm,
                  "engine.kv_mb": 16, "worker.arena_mb": 16, **settings}
         sections = {}
         for key, value in every.items():

@@ -78,7 +78,8 @@ def test_sweep_log(group, path):
 def main():
     with Group(n_workers=1) as group:
         folder, log = os.path.join(group.dir, "kept"), os.path.join(group.dir, "sweeps")
-        group.write_config({"engine.profile": "auto", "engine.profile_dir": folder, "engine.sweep_log": log, "engine.threads": 1})
+        group.write_config({"engine.profile": "auto", "engine.profile_dir": folder, "engine.sweep_log": log,
+                            "engine.threads": 1})
         group.start()
         test_kept_and_refused(group, folder)
         test_command(group, folder)

@@ -25,7 +25,8 @@ def test_shm_full(model):
 
 
 def expect_shm_full(model, folder):
-    with Group(1, model=model, settings={"engine.offload": "always", "shm.dir": folder, "worker.arena_mb": 64}) as group:
+    settings = {"engine.offload": "always", "shm.dir": folder, "worker.arena_mb": 64}
+    with Group(1, model=model, settings=settings) as group:
         done = subprocess.run([os.path.join(BIN, "omni-gpu-engine"), "--config", group.config, "--index", "0"],
                               capture_output=True, text=True, timeout=60, check=False)
         said = done.stdout + done.stderr

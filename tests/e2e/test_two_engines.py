@@ -64,7 +64,7 @@ def test_worker_killed(group, expected):
     """Its jobs wait at both engines for the next worker; nothing is lost or computed again."""
     process = begin(group)
     group.signal("attnd-1", signal.SIGKILL)
-    out = [wait_until(lambda engine=engine: omni_shm.held(group.segments, 1, engine), 5, "jobs are out at the dead worker")
+    out = [wait_until(lambda engine=engine: omni_shm.held(group.segments, 1, engine), 5, "jobs are out at the dead one")
            for engine in range(N_ENGINES)]
     rerun = [omni_shm.jobs_rerun(group.segments, 1, engine) for engine in range(N_ENGINES)]
     group.start_program("attnd-1")
