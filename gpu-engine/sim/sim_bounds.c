@@ -3,7 +3,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { GRID = 40, ROUNDS = 60 };
+enum { GRID = 40, ROUNDS = 30 };
 static const double more = 1.05; /* of a supply, to see whether it binds */
 
 /* Of each supply, a factor: 1 as it is, 1.05 to try; prices of 0 make one free. */
@@ -38,6 +38,15 @@ static double attention_ns(const struct latency_kind *k, double pairs, double to
     return decodes > 0 ? ns + k->da_a * ctx_sum + k->da_h * decodes + k->da_b : ns;
 }
 
+static double layers_of_kind(const struct latency_model *m, uint32_t kind)
+{
+    double n = 0;
+
+    for (uint32_t l = 0; l < m->n_layers; l++)
+        n += m->kind_of[l] == kind;
+    return n;
+}
+
 /* Time of a sweep of length T that makes d + r best-effort tokens per sweep. */
 static double sweep_ns(const struct sim_supply *s, const struct scale *c, double sweep_s, double d,
                        double r)
@@ -49,11 +58,12 @@ static double sweep_ns(const struct sim_supply *s, const struct scale *c, double
     double ctx = ls_n * mean_ctx(s->ls_in, s->ls_out) + d * mean_ctx(s->be_in, s->be_out);
     double rows = ls_n + ls_prompt + be_prompt + (d + r) / c->dense, ns = m->fixed_ns;
 
-    for (uint32_t l = 0; l < m->n_layers; l++) {
-        const struct latency_kind *k = &m->kind[m->kind_of[l]];
-        ns +=
+    for (uint32_t i = 0; i < m->n_kinds; i++) {
+        const struct latency_kind *k = &m->kind[i];
+        double layer_ns =
             latency_stairs_at(&k->dense, fmax(rows, 1)) +
             attention_ns(k, pairs, ls_prompt + be_prompt, ls_prompt + be_prompt > 0, ls_n + d, ctx);
+        ns += layers_of_kind(m, i) * layer_ns;
     }
     return ns + m->row_ns * rows + latency_stairs_at(&m->head, ls_n + d + r);
 }

@@ -24,6 +24,8 @@ static struct sim_setup setup = {.timing = &timing, .clock = &clock_};
 static struct exchange *exchange;
 static struct device *device;
 static struct device_pick picks[N_LAYERS];
+static bool no_riding;
+static uint32_t p_total;
 static uint64_t arrivals[N_LAYERS];
 static uint64_t n_sweeps;
 
@@ -64,6 +66,8 @@ static int open_all(void)
 
     memset(&clock_, 0, sizeof clock_);
     n_sweeps = 0;
+    no_riding = false;
+    p_total = UINT32_MAX;
     for (int l = 0; l < N_LAYERS; l++) {
         picks[l] = (struct device_pick){.p_max = SLOTS};
         arrivals[l] = 0;
@@ -124,7 +128,8 @@ static struct device_done sweep(const struct device_seq *a, uint32_t n_a,
                                    .n_enter = n_enter,
                                    .pick = picks,
                                    .arrival_ns = arrivals,
-                                   .p_total = UINT32_MAX};
+                                   .no_riding = no_riding,
+                                   .p_total = p_total};
     struct device_done done;
 
     assert_int_equal(device_sim.submit(device, &s), 0);
@@ -236,6 +241,22 @@ static void a_funded_wait_is_spent_on_jobs_and_never_exceeded(void **state)
     const struct device_enter late = enter(2, 900);
     d = sweep(&one, 1, NULL, 0, &late, 1);
     assert_int_equal(d.layer[0].waited_ns, 10);
+}
+
+static void riding_and_returned_rows_can_be_forbidden(void **state)
+{
+    const struct device_seq one = decode(5), chunk = {.n_rows = 20, .sample = 1};
+    const struct device_enter rows[] = {enter(0, 300), enter(1, 100)};
+
+    (void)state;
+    no_riding = true;
+    struct device_done d = sweep(&one, 1, &chunk, 1, rows, 2);
+    assert_int_equal(d.n_posted, 2); /* both were back in time, and wait all the same */
+    assert_int_equal(d.layer[0].n_picked, 0);
+    p_total = 1;
+    d = sweep(&one, 1, &chunk, 1, NULL, 0);
+    assert_int_equal(d.layer[0].n_picked, 1);
+    assert_int_equal(d.n_posted, 1);
 }
 
 static void more_than_the_bounds_is_refused(void **state)
@@ -381,6 +402,7 @@ int main(void)
         TEST(a_job_that_misses_waits_for_the_next_visit),
         TEST(layers_without_rows_cost_nothing),
         TEST(a_funded_wait_is_spent_on_jobs_and_never_exceeded),
+        TEST(riding_and_returned_rows_can_be_forbidden),
         TEST(more_than_the_bounds_is_refused),
         TEST(jobs_run_one_after_the_other),
         TEST(the_nearest_deadline_that_can_be_made_goes_first),
