@@ -177,7 +177,7 @@ static json_t *json_be(const struct sim_report *r)
 
     return json_pack(
         "{s:f, s:f, s:i, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I}", "tokens_s", be_tokens_s(r),
-        "prefill_tokens_s", prefill_tokens_s(r), "finished", (int)x->be.finished, "latency_s",
+        "prefill_tokens_s", prefill_tokens_s(r), "ended", (int)x->be.ended, "latency_s",
         x->be.latency_s, "device_rows", x->device_be, "residents", x->residents, "jobs",
         (json_int_t)s[ENGINE_STAT_JOBS_POSTED], "ridden", (json_int_t)s[ENGINE_STAT_JOBS_RIDDEN],
         "copies_out", (json_int_t)s[ENGINE_STAT_COPIES_OUT], "copies_in",
