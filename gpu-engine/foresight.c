@@ -111,11 +111,16 @@ void foresight_observe(struct engine *e, const struct device_done *done)
     stats_set(&e->stats, ENGINE_STAT_PREDICTED_US, (uint64_t)(b->predicted.total_ns / NS_PER_US));
 }
 
-/* Workers measure themselves; what else a job costs is not told apart from its reading. */
+/* Workers measure themselves; what else a job costs is not told apart from its reading.  Until one
+ * has, what the profile says of it holds. */
 static void take_read_rates(struct engine *e)
 {
-    for (uint32_t w = 0; w < e->exchange->n_workers && w < LATENCY_WORKERS_MAX; w++)
-        e->latency.worker[w].bytes_per_ns = (double)exchange_read_rate(e->exchange, w) / NS_PER_S;
+    for (uint32_t w = 0; w < e->exchange->n_workers && w < LATENCY_WORKERS_MAX; w++) {
+        uint64_t rate = exchange_read_rate(e->exchange, w);
+
+        if (rate != 0)
+            e->latency.worker[w].bytes_per_ns = (double)rate / NS_PER_S;
+    }
 }
 
 void foresight_report(struct engine *e)
