@@ -20,18 +20,30 @@
  * makes B's time the window in which A's offloaded rows ride along.  Waiting at a layer for jobs is
  * worth it only where the workers' rate exceeds the worth per time; never beyond the slack.
  *
- * Placement.  Best effort decodes on the device while there is room; the newest leaves for a worker
- * when free blocks fall below what latency-sensitive growth needs (auto_free_pct) plus one waiting
- * prompt: that staging place is what feeds the workers.  Where the attention of its decodes costs
- * more than reading the weights a second time, or, prompts being scarce, than half of what is left
- * for best effort, workers come first: best effort leaves as soon as they have time for it.  The
- * oldest comes back when nobody waits, twice that room is free, and it has not moved for
- * be_settle_ns.
+ * Placement.  A decode on the device makes a token in every sweep and costs the time of its
+ * attention; at a worker it makes what one more resident adds.  Best effort decodes on the device
+ * while there is room and that is worth more; the newest leaves for a worker when free blocks fall
+ * below what latency-sensitive growth needs (auto_free_pct) plus one waiting prompt: that staging
+ * place is what feeds the workers.  Where more are resident than workers can use, so that another
+ * prompt's output would not pay for its computing, no prompt begins, nothing is staged, and the
+ * oldest residents come back as room is there: then this is `harvest`.  Nobody moves again within
+ * be_settle_ns, and no place is preferred that is not PLACE_MARGIN better.
+ *
+ * Prompts with time.  A latency-sensitive prompt that would take the whole budget is made smaller by
+ * what decodes and returned rows cost, as long as all that wait are in time twice over.
  *
  * Reads: auto_free_pct, slo_use_pct, without (see enum sched_without). */
 #include <math.h>
 
 #include "common/sched/plan.h"
+
+/* Worth by which one place must beat the other before anything moves: what is predicted of workers
+ * is that uncertain, and a move costs its copy. */
+#define PLACE_MARGIN 0.1
+/* What happens later is not counted when it is asked whether a prompt pays. */
+#define HORIZON_NS 120e9
+/* Share of the budget that best-effort decodes may keep from prompts which have time. */
+#define DECODE_SHARE 0.25
 
 struct omni {
     struct plan p;
@@ -44,8 +56,9 @@ struct omni {
     uint32_t n_residents;
     double returned; /* rows per layer that came back of late; 0 if nobody is under way */
     bool can_offload;
-    double prompt_worth; /* 0..1 */
-    bool workers_busy, workers_first;
+    double prompt_worth, decode_worth; /* 0..1 */
+    bool surplus;                      /* residents that workers cannot use */
+    double at_workers;                 /* worth of a decode there, of its worth on the device */
 };
 
 static bool without(const struct omni *o, enum sched_without idea)
@@ -101,7 +114,8 @@ static double riders(const struct omni *o, double window_ns)
         return 0;
     for (uint32_t w = 0; w < p->limits->n_workers; w++) {
         if (p->workers[w].usable)
-            n += fmin((window_ns - o->fixed_ns) / o->job_ns, p->state->workers[w].n_resident / 2.0);
+            n += fmin(floor((window_ns - o->fixed_ns) / o->job_ns),
+                      p->state->workers[w].n_resident / 2.0);
     }
     return n;
 }
@@ -126,6 +140,15 @@ static double arenas_fill(const struct plan *p)
         slots += k->n_resident + k->n_free_slots;
     }
     return fmax(blocks > 0 ? used / blocks : 1, slots > 0 ? used_slots / slots : 1);
+}
+
+/* A prompt's row in a large chunk. */
+static double row_ns(const struct omni *o)
+{
+    struct latency_load load = {0};
+
+    price_add(&o->p.price, &load, 0, o->p.limits->chunk_max, false);
+    return price_ns(&o->p.price, &load) / o->p.limits->chunk_max;
 }
 
 /* ---- What is scarce -------------------------------------------------------------------------- */
@@ -153,8 +176,27 @@ static double decode_attention_ns(const struct omni *o)
     return n * (price_attention_ns(&p->price, &load) - one);
 }
 
+/* What one more resident adds to the tokens of a sweep, at the worker where it adds most. */
+static double one_more_resident(const struct omni *o, double sweep_ns, double window_ns)
+{
+    const struct plan *p = &o->p;
+    double most, room = floor((window_ns - o->fixed_ns) / o->job_ns), rides = 0;
+    bool ride = !without(o, SCHED_WITHOUT_RIDING) && o->job_ns > 0 && window_ns > o->fixed_ns;
+
+    if (!(o->rate > 0))
+        return 0;
+    for (uint32_t w = 0; ride && w < p->limits->n_workers; w++) {
+        double n = p->state->workers[w].n_resident;
+        if (p->workers[w].usable)
+            rides = fmax(rides, fmin(room, (n + 1) / 2) - fmin(room, n / 2));
+    }
+    most = o->rate * sweep_ns - riders(o, window_ns) - o->n_residents / o->n_layers;
+    return fmin(fmax(0, most), rides + 1 / o->n_layers);
+}
+
 /* What a prompt's computed token is worth of the output that it makes possible: all of it while
- * there is room on the device, or arenas are less than half full; nothing when they are full. */
+ * there is room on the device, or arenas are less than half full; nothing when they are full, or
+ * hold more than workers can use. */
 static double prompt_worth(const struct omni *o)
 {
     const struct plan *p = &o->p;
@@ -162,22 +204,66 @@ static double prompt_worth(const struct omni *o)
 
     if (!o->can_offload || device_has_room)
         return 1;
-    return fmin(1, 2 * (1 - arenas_fill(p)));
+    return o->surplus ? 0 : fmin(1, 2 * (1 - arenas_fill(p)));
+}
+
+/* What a decode is worth beside prompts: little while most of the device is empty, for then prompts
+ * are what is scarce, and all decodes are made anyway; all of it when the device is full. */
+static double decode_worth(const struct omni *o)
+{
+    const struct plan *p = &o->p;
+    double kept = o->reserve + 2.0 * o->staging, all = p->limits->n_blocks - kept;
+
+    return all > 0 ? fmax(0, 1 - 2 * fmax(0, p->n_free - kept) / all) : 1;
+}
+
+/* Does a prompt for a worker pay?  It makes so many tokens per ns there, up to the end of its output
+ * or the horizon; computing it takes the time in which others make so many. */
+static bool pays(const struct omni *o, double more_per_ns, double others_per_ns)
+{
+    const struct plan *p = &o->p;
+    const struct plan_sums *sums = &p->sums;
+    double n = sums->n[PLAN_BE_PREFILL] + sums->n[PLAN_BE_DECODE] + sums->n[PLAN_RESIDENT] +
+               sums->n_under_way + sums->n_leaving + sums->n_returning;
+    double out = n > 0 ? (double)sums->be_out / n : 0, in = n > 0 ? (double)sums->be_in / n : 0;
+
+    return fmin(out, more_per_ns * HORIZON_NS) > in * row_ns(o) * others_per_ns;
+}
+
+/* A decode on the device makes a token in every sweep, and costs its attention's time, in which the
+ * sweep would make so many others.  At a worker it makes what one more resident adds.  So workers
+ * come first where a decode is worth less on the device than there: with long contexts, or many
+ * decodes that lengthen the sweep.  What the objective has no time for is worth nothing there.
+ * Where one more resident adds next to nothing, more of them are there than workers can use. */
+static void compare_places(struct omni *o)
+{
+    const struct plan *p = &o->p;
+    double n = p->sums.n[PLAN_BE_DECODE], attention_ns = decode_attention_ns(o);
+    double ls_ns = price_ns(&p->price, &p->d->load);
+    double sweep_ns = fmax(ls_ns, second_read_ns(o)) + attention_ns;
+    double window_ns = price_attention_ns(&p->price, &p->d->load) / o->n_layers;
+
+    if (!(sweep_ns > 0))
+        return;
+    window_ns += n > 0 ? attention_ns * (n - 1) / n / o->n_layers : 0;
+    double tokens = n + worker_tokens(o, sweep_ns, window_ns);
+    double more = one_more_resident(o, sweep_ns, window_ns);
+    o->surplus = o->n_residents > 0 && o->rate > 0 && !pays(o, more / sweep_ns, tokens / sweep_ns);
+    if (n < 1)
+        return;
+    o->at_workers = more + attention_ns / n * tokens / sweep_ns;
+    if (second_read_ns(o) + attention_ns > o->budget_ns) /* whatever prompts take */
+        o->at_workers = INFINITY;
 }
 
 static void judge(struct omni *o)
 {
-    struct plan *p = &o->p;
-    double read_ns = second_read_ns(o), attention_ns = decode_attention_ns(o);
-    double ls_ns = price_ns(&p->price, &p->d->load), sweep_ns = fmax(ls_ns, read_ns);
-    double window_ns = price_attention_ns(&p->price, &p->d->load) / o->n_layers;
-    double most = riders(o, window_ns) + o->n_residents / o->n_layers;
-
+    o->decode_worth = decode_worth(o);
+    if (o->can_offload && !without(o, SCHED_WITHOUT_PLACEMENT))
+        compare_places(o);
     o->prompt_worth = prompt_worth(o);
-    o->workers_busy = o->rate > 0 && most >= o->rate * sweep_ns;
-    bool crowded = o->prompt_worth >= 1 && attention_ns > fmax(0, o->budget_ns - ls_ns) / 2;
-    o->workers_first = o->can_offload && !without(o, SCHED_WITHOUT_PLACEMENT) &&
-                       (attention_ns > read_ns || crowded);
+    if (o->surplus)
+        o->staging = 0;
 }
 
 /* Room for the rows that workers can return in a sweep that takes its whole budget; beyond what
@@ -225,7 +311,7 @@ static bool device_is_short(const struct omni *o)
 static void place(struct omni *o)
 {
     struct plan *p = &o->p;
-    bool eager = o->workers_first && !o->workers_busy;
+    bool eager = o->at_workers > 1 + PLACE_MARGIN;
 
     while (o->can_offload && p->copies_left > 0 && (eager || device_is_short(o))) {
         uint32_t newest = plan_newest_decode(p);
@@ -237,15 +323,37 @@ static void place(struct omni *o)
     plan_unstick(p);
 }
 
+/* Those that workers cannot use come back, the oldest first, and before any prompt begins: theirs is
+ * computed. */
+static void bring_surplus_back(struct omni *o)
+{
+    struct plan *p = &o->p;
+    uint32_t keep = o->reserve + o->reserve / 4;
+
+    for (uint32_t seq = plan_next(p, PLAN_RESIDENT, SCHED_NONE); seq != SCHED_NONE;
+         seq = plan_next(p, PLAN_RESIDENT, seq)) {
+        const struct sched_seq *s = &p->seqs[seq];
+        uint64_t need = sched_growth(p->limits, s, s->n_kv + s->n_todo);
+
+        if (s->last_move_ns != 0 && s->last_move_ns + p->limits->be_settle_ns > p->state->now_ns)
+            continue;
+        if (need + keep > p->n_free || !plan_move_in(p, seq))
+            return;
+    }
+}
+
 static void bring_back(struct omni *o)
 {
     struct plan *p = &o->p;
 
-    if (without(o, SCHED_WITHOUT_COPY_BACK) || o->workers_first || p->sums.n_waiting > 0 ||
-        p->state->be_starved || p->state->be_stuck || p->sums.n_leaving > 0 ||
-        price_ns(&p->price, &p->d->load) > o->budget_ns)
+    if (without(o, SCHED_WITHOUT_COPY_BACK) || o->at_workers > 1 - PLACE_MARGIN ||
+        p->state->be_stuck || p->sums.n_leaving + p->d->n_out > 0)
         return;
-    plan_copy_back(p, 2 * o->reserve);
+    if (o->surplus)
+        bring_surplus_back(o);
+    else if (p->sums.n_waiting == 0 && !p->state->be_starved &&
+             price_ns(&p->price, &p->d->load) <= o->budget_ns)
+        plan_copy_back(p, 2 * o->reserve);
 }
 
 /* Blocks that a prompt which begins must leave.  Where no worker could take one that grows beyond
@@ -256,6 +364,8 @@ static uint32_t blocks_to_leave(const struct omni *o)
     const struct plan *p = &o->p;
     uint32_t oldest = plan_next(p, PLAN_BE_DECODE, SCHED_NONE), worker;
 
+    if (o->surplus && o->at_workers < 1 - PLACE_MARGIN && !without(o, SCHED_WITHOUT_COPY_BACK))
+        return UINT32_MAX / 2; /* nobody begins */
     if (oldest == SCHED_NONE || (o->can_offload && plan_worker_for(p, oldest, &worker)))
         return o->reserve;
     return o->reserve + sched_blocks(p->limits, p->sums.be_decode_rest / 2);
@@ -303,7 +413,7 @@ static void give_chunks(struct omni *o)
     double until = price_ns(&p->price, &p->d->load) + ttft_slack_ns(o);
     double budget_ns = fmin(o->budget_ns, until);
     double window_ns = price_attention_ns(&p->price, &p->d->load) / o->n_layers;
-    struct plan_worth worth = {.sweep = p->n_picked[PLAN_BE_DECODE],
+    struct plan_worth worth = {.sweep = o->decode_worth * p->n_picked[PLAN_BE_DECODE],
                                .per_ns = o->rate,
                                .per_ns_most = riders(o, window_ns) + o->n_residents / o->n_layers,
                                .row = output_per_row(o)};
@@ -365,6 +475,15 @@ static void enter(struct omni *o)
 
 /* ---- One batch or two, and waiting ----------------------------------------------------------- */
 
+static void add_group(const struct plan *p, enum plan_group group, struct latency_load *load)
+{
+    for (uint32_t i = 0; i < p->n_picked[group]; i++) {
+        const struct sched_rows *r = &p->scratch->picked[group][i];
+        const struct sched_seq *s = &p->seqs[r->seq];
+        price_add(&p->price, load, sched_from(s), r->n_rows, r->n_rows == sched_todo(s));
+    }
+}
+
 static uint32_t rows_picked(const struct plan *p, enum plan_group group)
 {
     uint32_t n = 0;
@@ -380,15 +499,6 @@ static double value(const struct omni *o, double sweep_ns, double window_ns)
 
     return p->n_picked[PLAN_BE_DECODE] + worker_tokens(o, sweep_ns, window_ns) +
            rows_picked(p, PLAN_BE_PREFILL) * output_per_row(o);
-}
-
-static void add_group(const struct plan *p, enum plan_group group, struct latency_load *load)
-{
-    for (uint32_t i = 0; i < p->n_picked[group]; i++) {
-        const struct sched_rows *r = &p->scratch->picked[group][i];
-        const struct sched_seq *s = &p->seqs[r->seq];
-        price_add(&p->price, load, sched_from(s), r->n_rows, r->n_rows == sched_todo(s));
-    }
 }
 
 struct way {
@@ -463,6 +573,63 @@ static void close(struct omni *o)
     plan_close(&o->p, split);
 }
 
+/* ---- Latency-sensitive prompts --------------------------------------------------------------- */
+
+/* May they take a sweep less than all of its time?  Only if all that wait would be computed in half
+ * of the time that each has left, at the slower pace. */
+static bool prompts_have_time(const struct omni *o)
+{
+    const struct plan *p = &o->p;
+    double rows = 0, slow_ns = row_ns(o) / (1 - DECODE_SHARE);
+
+    for (uint32_t seq = plan_next(p, PLAN_LS_PREFILL, SCHED_NONE); seq != SCHED_NONE;
+         seq = plan_next(p, PLAN_LS_PREFILL, seq)) {
+        const struct sched_seq *s = &p->seqs[seq];
+        double left = (double)s->first_due_ns - (double)p->state->now_ns;
+
+        rows += sched_todo(s);
+        if (s->first_due_ns != 0 && rows * slow_ns > left / 2)
+            return false;
+    }
+    return true;
+}
+
+/* What best effort would add to the sweep without prompts: returned rows, and decodes up to their
+ * share of the budget. */
+static void add_best_effort(struct omni *o)
+{
+    struct plan *p = &o->p;
+    struct latency_load *load = &p->d->load;
+    double left_ns = DECODE_SHARE * o->budget_ns + price_ns(&p->price, load);
+    uint32_t n = p->sums.n[PLAN_BE_DECODE], n_before = 0;
+    uint32_t mean = n > 0 ? (uint32_t)(p->sums.be_decode_tokens / n) : 0;
+
+    reserve_for_returned(o);
+    for (uint32_t step = 8; n_before < n; n_before += step) {
+        struct latency_load before = *load;
+        for (uint32_t i = n_before; i < n && i < n_before + step; i++)
+            price_add(&p->price, load, mean, 1, true);
+        if (price_ns(&p->price, load) <= left_ns)
+            continue;
+        *load = before;
+        return;
+    }
+}
+
+/* A prompt that takes the whole budget makes best-effort decodes skip a sweep, on the device and at
+ * workers, though both cost little of it: one that has time is sized as if they were there. */
+static void give_prompts(struct omni *o)
+{
+    struct plan *p = &o->p;
+    struct latency_load load = p->d->load;
+
+    if (!isinf(o->budget_ns) && !without(o, SCHED_WITHOUT_SHARE) && prompts_have_time(o))
+        add_best_effort(o);
+    plan_ls_chunks(p, o->budget_ns, UINT32_MAX);
+    add_group(p, PLAN_LS_PREFILL, &load);
+    p->d->load = load;
+}
+
 static void decide(const struct sched_state *state, struct sched_decision *d)
 {
     struct omni o = {0};
@@ -471,13 +638,13 @@ static void decide(const struct sched_state *state, struct sched_decision *d)
     o.budget_ns = plan_budget(&o.p);
     look_at_workers(&o);
     plan_ls_decodes(&o.p);
-    plan_ls_chunks(&o.p, o.budget_ns, UINT32_MAX);
+    give_prompts(&o);
     reserve_for_returned(&o);
     set_reserves(&o);
     judge(&o);
     place(&o);
-    give_best_effort(&o);
     bring_back(&o);
+    give_best_effort(&o);
     d->p_max = returned_within(&o);
     d->ride = !without(&o, SCHED_WITHOUT_RIDING);
     enter(&o);

@@ -69,6 +69,7 @@ enum sched_without {
     SCHED_WITHOUT_COPY_BACK = 1 << 5,
     SCHED_WITHOUT_SPREAD = 1 << 6,  /* all idle residents enter at once */
     SCHED_WITHOUT_STAGING = 1 << 7, /* no prompt's worth of device blocks is kept free */
+    SCHED_WITHOUT_SHARE = 1 << 8,   /* latency-sensitive prompts take all of a sweep's time */
 };
 
 /* A policy's free parameters.  Each policy's file says which ones it reads. */

@@ -134,6 +134,7 @@ static void test_best_effort_chunk_is_worth_most_beside_decodes(void **state)
         for (uint32_t i = 0; i < 30; i++)
             fixture_add(&f, 1, SCHED_DEVICE, 300)->n_rest = n_rest;
         fixture_add(&f, 1, SCHED_WAITING, 2000)->n_rest = n_rest;
+        f.state.n_free_blocks = 10000 + 2 * 126; /* for chats, and two prompts: decodes count */
         decide();
         uint32_t n = rows_of(&d, 40);
         double per_row = 31.0 * n_rest / (30 * 301 + 2000), best = 0;
@@ -155,6 +156,28 @@ static void test_best_effort_chunk_is_worth_most_beside_decodes(void **state)
         if (n_rest >= 2048)
             assert_int_equal(n, 2000);
     }
+}
+
+/* A prompt that has time leaves a sweep's decodes theirs; one that has not takes all. */
+static void test_prompts_that_have_time_let_decodes_run(void **state)
+{
+    (void)state;
+    with_chats();
+    fixture_add(&f, 0, SCHED_WAITING, 2000)->first_due_ns = f.state.now_ns + 20000 * ms;
+    for (uint32_t i = 0; i < 20; i++)
+        fixture_add(&f, 1, SCHED_DEVICE, 300);
+    decide();
+    uint32_t n = rows_of(&d, 10);
+    assert_int_equal(rows_in(&f, &d, false), 20);
+    assert_true((double)d.predicted_ns <= budget_ns + 1);
+    f.seqs[10].first_due_ns = f.state.now_ns + 100 * ms;
+    decide();
+    assert_true(rows_of(&d, 10) > n);
+    n = rows_of(&d, 10);
+    f.seqs[10].first_due_ns = f.state.now_ns + 20000 * ms;
+    f.limits.params.without = SCHED_WITHOUT_SHARE;
+    decide();
+    assert_int_equal(rows_of(&d, 10), n);
 }
 
 static void test_a_waiting_prompt_that_is_due_keeps_best_effort_out(void **state)
@@ -349,7 +372,28 @@ static void test_a_resident_comes_back_settled_and_when_nobody_waits(void **stat
     assert_int_equal(d.n_in, 0);
 }
 
-/* Attention dearer than a second read of the weights: workers first, one a sweep. */
+/* Residents that workers cannot use come back before a prompt begins; those that they can stay. */
+static void test_surplus_residents_come_back_before_prompts_begin(void **state)
+{
+    (void)state;
+    for (uint32_t slow = 0; slow < 2; slow++) {
+        with_chats();
+        for (uint32_t i = 0; i < 4; i++)
+            fixture_add(&f, 1, SCHED_DEVICE, 3000);
+        for (uint32_t i = 0; i < 8; i++)
+            fixture_add(&f, 1, SCHED_ARENA, 3000);
+        fixture_add(&f, 1, SCHED_WAITING, 8000)->n_rest = 100;
+        f.workers[0].n_resident = 8;
+        f.latency.worker[0].bytes_per_ns = f.latency.worker[1].bytes_per_ns = slow ? 0.01 : 500;
+        f.latency.worker[0].fixed_ns = f.latency.worker[1].fixed_ns = 100;
+        f.latency.kind[0].da_a = 1;
+        decide();
+        assert_int_equal(d.n_in, slow ? f.limits.copies_max : 0);
+        assert_true(slow ? rows_of(&d, 22) == 0 : rows_of(&d, 22) > 0);
+    }
+}
+
+/* Attention that takes most of a sweep, and workers that have time: workers first, one a sweep. */
 static void test_dear_attention_sends_best_effort_to_workers(void **state)
 {
     (void)state;
@@ -520,6 +564,7 @@ int main(void)
         cmocka_unit_test(test_prompt_chunk_is_the_largest_that_fits),
         cmocka_unit_test(test_best_effort_chunk_has_most_rows_per_time),
         cmocka_unit_test(test_best_effort_chunk_is_worth_most_beside_decodes),
+        cmocka_unit_test(test_prompts_that_have_time_let_decodes_run),
         cmocka_unit_test(test_a_waiting_prompt_that_is_due_keeps_best_effort_out),
         cmocka_unit_test(test_best_effort_stays_within_the_objective),
         cmocka_unit_test(test_starved_prompts_that_wait_have_patience),
@@ -527,6 +572,7 @@ int main(void)
         cmocka_unit_test(test_more_time_gives_no_less),
         cmocka_unit_test(test_the_newest_leave_room_for_the_next_prompt),
         cmocka_unit_test(test_a_resident_comes_back_settled_and_when_nobody_waits),
+        cmocka_unit_test(test_surplus_residents_come_back_before_prompts_begin),
         cmocka_unit_test(test_dear_attention_sends_best_effort_to_workers),
         cmocka_unit_test(test_returned_rows_stay_within_the_dense_budget),
         cmocka_unit_test(test_two_batches_where_the_window_is_worth_it),
