@@ -22,29 +22,36 @@ static uint32_t smaller(uint32_t a, uint32_t b)
     return a < b ? a : b;
 }
 
-static void gather(struct plan *p, uint32_t keep, struct candidates *c)
+static void gather_placed(struct plan *p, bool waiting, uint32_t keep, struct candidates *c)
 {
     uint32_t left = smaller(p->chunk_left, p->rows_left), n_free = p->n_free;
     uint32_t seqs = smaller(p->seqs_left, PROMPTS_MAX);
 
-    c->n = c->rows = 0;
     for (uint32_t seq = plan_next(p, PLAN_BE_PREFILL, SCHED_NONE);
          seq != SCHED_NONE && c->n < seqs && c->rows < left;
          seq = plan_next(p, PLAN_BE_PREFILL, seq)) {
         const struct sched_seq *s = &p->seqs[seq];
-        bool waits = s->place == SCHED_WAITING;
 
-        if (!plan_is_idle(p, seq))
+        if (!plan_is_idle(p, seq) || (s->place == SCHED_WAITING) != waiting)
             continue;
-        if (waits && (p->d->be_starved || !plan_may_begin(p, seq, n_free, keep))) {
-            p->d->be_starved = true; /* nobody begins before it; who has begun goes on */
-            continue;
+        if (waiting && (p->d->be_starved || !plan_may_begin(p, seq, n_free, keep))) {
+            p->d->be_starved = true; /* nobody begins before it */
+            return;
         }
-        n_free -= waits ? sched_growth(p->limits, s, s->n_todo + 1) : 0;
+        n_free -= waiting ? sched_growth(p->limits, s, s->n_todo + 1) : 0;
         c->seq[c->n] = seq;
         c->todo[c->n] = smaller(sched_todo(s), left - c->rows);
         c->rows += c->todo[c->n++];
     }
+}
+
+/* Who has begun goes on before anybody begins, however long those have waited: half a prompt holds
+ * the blocks of a whole one and makes no token. */
+static void gather(struct plan *p, uint32_t keep, struct candidates *c)
+{
+    c->n = c->rows = 0;
+    gather_placed(p, false, keep, c);
+    gather_placed(p, true, keep, c);
 }
 
 /* The sweep with the first n rows of the candidates. */
