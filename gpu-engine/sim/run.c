@@ -1,4 +1,5 @@
 /* omni-sim run: one load on one machine, in virtual time. */
+#include <assert.h>
 #include <errno.h>
 #include <getopt.h>
 #include <stdlib.h>
@@ -25,6 +26,9 @@ static const char usage[] =
     "  --sigma S           of the lengths' lognormal distributions (0.6)\n"
     "  --policy P          as engine.policy (group)\n"
     "  --offload O         auto, always or never (auto)\n"
+    "  --without A,B       ideas that policy omni does without: riding, two-batch, waiting, "
+    "stairs,\n"
+    "                      placement, copy-back, spread, staging, share\n"
     "  --ttft S --tpot S   objectives in seconds (3, 0.25)\n"
     "  --duration S        measured seconds (300); --warmup S before them (60)\n"
     "  --chunk N           prefill rows of a sweep (what the TPOT objective admits)\n"
@@ -38,7 +42,7 @@ static const char usage[] =
 
 struct arguments {
     struct sim_options options;
-    const char *machine, *model, *profiles, *profile, *ls, *be, *policy, *offload;
+    const char *machine, *model, *profiles, *profile, *ls, *be, *policy, *offload, *without;
     double gpus, hosts, net, bandwidth, sigma, seed, backlog, chunk, p_max, slots;
     bool json;
     char profile_path[512], timing[600];
@@ -58,8 +62,8 @@ static bool parse_number(const char *text, double *out)
 
 enum { OPTION_WORDS = 256, OPTION_NUMBERS = 512 };
 
-static const char *const word_options[] = {"machine", "model",  "profiles", "profile",  "ls",
-                                           "be",      "policy", "offload",  "sweep-log"};
+static const char *const word_options[] = {"machine", "model",  "profiles", "profile",   "ls",
+                                           "be",      "policy", "offload",  "sweep-log", "without"};
 static const char *const number_options[] = {
     "ls-rate", "burst", "be-rate", "backlog", "sigma", "ttft",  "tpot", "duration",  "warmup",
     "chunk",   "p-max", "slots",   "noise",   "gpus",  "hosts", "net",  "bandwidth", "seed"};
@@ -84,8 +88,9 @@ static void make_long_options(struct option *options)
 static int parse(struct arguments *a, int argc, char **argv)
 {
     struct sim_options *o = &a->options;
-    const char **words[N_WORDS] = {&a->machine, &a->model,  &a->profiles, &a->profile,  &a->ls,
-                                   &a->be,      &a->policy, &a->offload,  &o->sweep_log};
+    const char **words[N_WORDS] = {&a->machine,   &a->model,  &a->profiles, &a->profile,
+                                   &a->ls,        &a->be,     &a->policy,   &a->offload,
+                                   &o->sweep_log, &a->without};
     double *numbers[N_NUMBERS] = {
         &o->load.ls_rate, &o->load.burst_s, &o->load.be_rate, &a->backlog,  &a->sigma,
         &o->ttft_slo_s,   &o->tpot_slo_s,   &o->duration_s,   &o->warmup_s, &a->chunk,
@@ -118,6 +123,27 @@ static int parse(struct arguments *a, int argc, char **argv)
 }
 
 /* ---- What it means --------------------------------------------------------------------------- */
+
+/* In the order of enum sched_without. */
+static const char *const ideas[] = {"riding",    "two-batch", "waiting", "stairs", "placement",
+                                    "copy-back", "spread",    "staging", "share"};
+enum { N_IDEAS = sizeof ideas / sizeof *ideas };
+static_assert(1 << (N_IDEAS - 1) == SCHED_WITHOUT_SHARE, "a name per idea");
+
+static int find_ideas(struct arguments *a, struct error *err)
+{
+    for (const char *at = a->without; at != NULL && *at != '\0';) {
+        size_t n = strcspn(at, ","), i = 0;
+
+        while (i < N_IDEAS && (strlen(ideas[i]) != n || strncmp(ideas[i], at, n) != 0))
+            i++;
+        if (i == N_IDEAS)
+            return error_set(err, -EINVAL, "--without %.*s: no such idea", (int)n, at);
+        a->options.without |= 1u << i;
+        at += n + (at[n] == ',');
+    }
+    return 0;
+}
 
 static int find_names(struct arguments *a, struct error *err)
 {
@@ -187,6 +213,9 @@ static int prepare(struct arguments *a, struct error *err)
 {
     int rc = find_names(a, err);
 
+    if (rc != 0)
+        return rc;
+    rc = find_ideas(a, err);
     if (rc != 0)
         return rc;
     change_machine(a);

@@ -155,7 +155,9 @@ static int open_engine(struct sim_run *r, struct error *err)
     e->stats.n = ENGINE_N_STATS;
     r->engine_up = true;
     r->prompt = calloc(e->context_max + 1, sizeof *r->prompt);
-    return engine_init(e) == 0 && r->prompt != NULL
+    rc = engine_init(e);
+    e->decide.limits.params.without = r->options.without;
+    return rc == 0 && r->prompt != NULL
                ? 0
                : error_set(err, -ENOMEM, "no memory for %u sequences of %u tokens", o->max_seqs,
                            e->context_max);

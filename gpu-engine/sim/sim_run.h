@@ -34,6 +34,7 @@ struct sim_options {
     uint32_t p_max, slots; /* returned rows per layer; residents per worker */
     uint32_t max_seqs;
     uint32_t auto_free_pct;
+    uint32_t without;      /* enum sched_without */
     const char *sweep_log; /* NULL: none */
 };
 
