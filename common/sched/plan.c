@@ -122,6 +122,7 @@ static void count_latency_sensitive(struct plan *p, const struct sched_seq *s)
 {
     uint64_t due = s->next_due_ns;
 
+    p->sums.ls_promise += sched_blocks(p->limits, (uint64_t)s->n_kv + s->n_todo + s->n_rest);
     if (!sched_is_decode(s) || (due == 0 && s->tpot_slo_ns == 0))
         return;
     if (due == 0)

@@ -42,6 +42,9 @@
 #define PLACE_MARGIN 0.1
 /* What happens later is not counted when it is asked whether a prompt pays. */
 #define HORIZON_NS 120e9
+/* Latency-sensitive promises may leave so large a share of the device before best effort yields
+ * time. */
+#define LS_BLOCKS_EASY 0.25
 /* Share of the budget that best-effort decodes may keep from prompts which have time. */
 #define DECODE_SHARE 0.25
 
@@ -399,6 +402,20 @@ static double ttft_slack_ns(const struct omni *o)
     return fmax(0, slack);
 }
 
+/* Time that best effort may fill.  Latency-sensitive requests hold blocks for as long as they run,
+ * and are refused when all are promised: the nearer that is, the less may a sweep be lengthened,
+ * whatever the objective would bear. */
+static double best_effort_budget_ns(const struct omni *o)
+{
+    const struct plan *p = &o->p;
+    double ls_ns = price_ns(&p->price, &p->d->load);
+    double free_share = 1 - (double)p->sums.ls_promise / fmax(1, p->limits->n_blocks);
+    double share = fmin(1, fmax(0, free_share) / LS_BLOCKS_EASY);
+
+    return fmin(fmin(o->budget_ns, ls_ns + ttft_slack_ns(o)),
+                isinf(o->budget_ns) ? INFINITY : fmax(share * o->budget_ns, ls_ns));
+}
+
 /* Output that a prompt's token makes possible. */
 static double output_per_row(const struct omni *o)
 {
@@ -410,8 +427,7 @@ static double output_per_row(const struct omni *o)
 static void give_chunks(struct omni *o)
 {
     struct plan *p = &o->p;
-    double until = price_ns(&p->price, &p->d->load) + ttft_slack_ns(o);
-    double budget_ns = fmin(o->budget_ns, until);
+    double budget_ns = best_effort_budget_ns(o);
     double window_ns = price_attention_ns(&p->price, &p->d->load) / o->n_layers;
     struct plan_worth worth = {.sweep = o->decode_worth * p->n_picked[PLAN_BE_DECODE],
                                .per_ns = o->rate,
