@@ -8,6 +8,8 @@ static const double factor_min = 0.5, factor_max = 4.0;
 /* A simulated card with tiles of 64 rows: without this bound the dense factor wandered from 0.63 to
  * 1.08 and sweeps of 1,600 rows took 1.2 times their prediction. */
 static const double uneven_most = 0.03;
+/* Of the dense time, in sweeps that teach the dense factor. */
+static const double returns_most = 0.1;
 
 /* A job costs its engine tens of microseconds (measured: 20, most of it waking the worker). */
 static const double return_max_ns = 1e6;
@@ -294,7 +296,9 @@ static void take_dense(struct latency_model *m, const struct latency_prediction 
 {
     double dense_ns = p->dense_ns + p->fixed_ns;
 
-    take_module(m, LATENCY_DENSE, measured_ns - p->return_ns, dense_ns);
+    /* Where returns are much of it, both together fit any split of the time between them. */
+    if (p->return_ns <= returns_most * dense_ns)
+        take_module(m, LATENCY_DENSE, measured_ns - p->return_ns, dense_ns);
     if (returned_rows < 1)
         return;
     double each = latency_window_take(&m->returns, (measured_ns - dense_ns) / returned_rows);
