@@ -41,7 +41,7 @@
  * is that uncertain, and a move costs its copy. */
 #define PLACE_MARGIN 0.1
 /* What happens later is not counted when it is asked whether a prompt pays. */
-#define HORIZON_NS 120e9
+#define HORIZON_NS 180e9
 /* Latency-sensitive promises may leave so large a share of the device before best effort yields
  * time. */
 #define LS_BLOCKS_EASY 0.25
