@@ -45,6 +45,8 @@
 /* Latency-sensitive promises may leave so large a share of the device before best effort yields
  * time. */
 #define LS_BLOCKS_EASY 0.25
+/* What it keeps of the budget even then. */
+#define LS_BLOCKS_FLOOR 0.35
 /* Share of the budget that best-effort decodes may keep from prompts which have time. */
 #define DECODE_SHARE 0.25
 
@@ -410,7 +412,7 @@ static double best_effort_budget_ns(const struct omni *o)
     const struct plan *p = &o->p;
     double ls_ns = price_ns(&p->price, &p->d->load);
     double free_share = 1 - (double)p->sums.ls_promise / fmax(1, p->limits->n_blocks);
-    double share = fmin(1, fmax(0, free_share) / LS_BLOCKS_EASY);
+    double share = fmin(1, fmax(LS_BLOCKS_FLOOR, free_share / LS_BLOCKS_EASY));
 
     return fmin(fmin(o->budget_ns, ls_ns + ttft_slack_ns(o)),
                 isinf(o->budget_ns) ? INFINITY : fmax(share * o->budget_ns, ls_ns));
