@@ -57,14 +57,18 @@ static void add_rows(struct engine *e, struct sequence *s, uint32_t n)
     s->n_swept = n;
 }
 
+static void grow(struct engine *e, struct sequence *s, uint32_t n_tokens)
+{
+    int rc = kv_grow(e, s, n_tokens);
+
+    invariant(rc == 0); /* the policy has counted the blocks */
+}
+
 /* A sequence without KV takes its blocks: best effort those of its whole prompt and of its first
  * output token at once, so that a prefill that has begun never gets stuck. */
 static void begin(struct engine *e, struct sequence *s, uint32_t n)
 {
-    uint32_t holds = engine_is_best_effort(s) ? s->n_tokens + 1 : s->n_kv + n;
-    int rc = kv_grow(e, s, holds);
-
-    invariant(rc == 0); /* the policy has counted them */
+    grow(e, s, engine_is_best_effort(s) ? s->n_tokens + 1 : s->n_kv + n);
     engine_count(e, ENGINE_STAT_SHARED_BLOCKS, (uint64_t)s->n_sealed * e->geometry.n_groups);
     sequence_set_state(&e->sequences, s, SEQUENCE_COMPUTING);
 }
@@ -81,7 +85,7 @@ static void carry_rows(struct engine *e)
         if (s->state == SEQUENCE_WAITING)
             begin(e, s, n);
         else
-            invariant(kv_grow(e, s, s->n_kv + n) == 0);
+            grow(e, s, s->n_kv + n);
         add_rows(e, s, n);
         s->last_run_ns = now;
     }

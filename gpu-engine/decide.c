@@ -206,7 +206,6 @@ void decide_sweep(struct engine *e)
                                 .workers = d->workers,
                                 .n_free_blocks = e->pool.n_free,
                                 .n_copies = e->n_copies,
-                                .returned_rows = d->returned_rows,
                                 .be_starved = d->decision.be_starved,
                                 .be_stuck = d->decision.be_stuck};
 

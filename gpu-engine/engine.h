@@ -109,8 +109,7 @@ struct engine_decide {
     struct sched_seq *seqs; /* [n_sequences] */
     struct sched_worker workers[ENGINE_WORKERS_MAX];
     struct sched_decision decision;
-    double returned_rows; /* per layer and sweep, moving average */
-    uint32_t *order;      /* [n_sequences] scratch: sequences by arrival */
+    uint32_t *order; /* [n_sequences] scratch: sequences by arrival */
 };
 
 /* Where the engine's messages go. */

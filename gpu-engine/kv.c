@@ -42,18 +42,30 @@ static bool find_blocks(const struct engine *e, uint64_t chain, uint32_t found[K
     return true;
 }
 
+/* One step along the prefix that others hold: block idx of the sequence's tokens, all groups.  Moves
+ * *chain past it; false: nobody holds it, or its last token is the sequence's last. */
+static bool follow_prefix(const struct engine *e, const struct sequence *s, uint32_t idx,
+                          uint64_t *chain, uint32_t found[KV_GROUPS_MAX])
+{
+    uint32_t bt = e->geometry.block_tokens;
+
+    if ((idx + 1) * bt >= s->n_tokens)
+        return false;
+    uint64_t next = kv_chain_hash(&e->prefix_key, *chain, s->tokens + idx * bt, bt);
+    if (!find_blocks(e, next, found))
+        return false;
+    *chain = next;
+    return true;
+}
+
 uint32_t kv_shareable(struct engine *e, const struct sequence *s)
 {
-    uint32_t bt = e->geometry.block_tokens, found[KV_GROUPS_MAX] = {0}, n = 0;
+    uint32_t found[KV_GROUPS_MAX] = {0}, n = 0;
     uint64_t chain = chain_start(e);
 
-    while ((n + 1) * bt < s->n_tokens) {
-        chain = kv_chain_hash(&e->prefix_key, chain, s->tokens + n * bt, bt);
-        if (!find_blocks(e, chain, found))
-            break;
+    while (follow_prefix(e, s, n, &chain, found))
         n++;
-    }
-    return n * bt;
+    return n * e->geometry.block_tokens;
 }
 
 void kv_share_prefix(struct engine *e, struct sequence *s, uint32_t n_positions)
@@ -63,15 +75,11 @@ void kv_share_prefix(struct engine *e, struct sequence *s, uint32_t n_positions)
     invariant(s->n_blocks == 0 && s->n_kv == 0);
     s->chain = chain_start(e);
     s->n_sealed = 0;
-    while ((s->n_blocks + 1) * bt < s->n_tokens && s->n_kv + bt <= n_positions) {
-        uint64_t chain = kv_chain_hash(&e->prefix_key, s->chain, s->tokens + s->n_blocks * bt, bt);
-        if (!find_blocks(e, chain, found))
-            break;
+    while (s->n_kv + bt <= n_positions && follow_prefix(e, s, s->n_blocks, &s->chain, found)) {
         for (uint32_t g = 0; g < e->geometry.n_groups; g++) {
             kv_pool_share(&e->pool, found[g]);
             s->blocks[g * e->table_max + s->n_blocks] = found[g];
         }
-        s->chain = chain;
         s->n_blocks++;
         s->n_sealed++;
         s->n_kv += bt;
