@@ -29,11 +29,8 @@ int main(int argc, char **argv)
         return EXIT_FAILURE;
     }
     log_init("gpu-engine", (enum log_level)config.log_level);
-    process_private_files();
-    if (process_catch_stop(&stop_fd) != 0)
-        fatal("cannot catch signals");
-    if (process_follow_supervisor() != 0)
-        fatal("the supervisor has ended");
+    if (process_begin(&stop_fd, &err) != 0)
+        fatal("%s", err.text);
     if (host_init(&host, &config, args.index, &err) != 0)
         fatal("%s", err.text);
     while (!process_stop_requested())

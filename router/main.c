@@ -45,11 +45,8 @@ int main(int argc, char **argv)
         return 2;
     }
     log_set_level((enum log_level)config.log_level);
-    if (process_follow_supervisor() != 0)
-        fatal("the supervisor has ended");
-    if (process_catch_stop(&stop_fd) < 0)
-        fatal("cannot catch signals");
-    process_private_files();
+    if (process_begin(&stop_fd, &err) < 0)
+        fatal("%s", err.text);
     if (process_run_dir(config.run_dir, config.group_name, run_dir, sizeof run_dir, &err) < 0 ||
         process_lock(run_dir, "router", &err) < 0)
         fatal("%s", err.text);

@@ -231,3 +231,13 @@ int process_lock(const char *dir, const char *name, struct error *err)
     }
     return fd;
 }
+
+int process_begin(int *fd, struct error *err)
+{
+    process_private_files();
+    int rc = process_catch_stop(fd);
+    if (rc != 0)
+        return error_set(err, rc, "cannot catch signals");
+    rc = process_follow_supervisor();
+    return rc == 0 ? 0 : error_set(err, rc, "the supervisor has ended");
+}

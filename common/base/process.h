@@ -67,4 +67,8 @@ int process_make_dir(const char *dir);
  */
 int process_private_dir(const char *dir, struct error *err);
 
+/* What every program of the group does first, once its configuration is read: files are private,
+ * signals set the stop flag (process_catch_stop), the supervisor is followed.  0 or -errno. */
+int process_begin(int *fd, struct error *err);
+
 #endif
