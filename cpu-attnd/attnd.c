@@ -194,8 +194,12 @@ static void sleep_until_job(struct attnd *a, uint64_t now)
     if (n == 0)
         until = a->next_look_ns > now ? a->next_look_ns : now + LOOK_MS * NS_PER_MS;
     if (a->plan.worker[a->index].exclusive)
-        spin_until = a->last_job_ns + a->config->worker_spin_us * NS_PER_US;
+        spin_until = a->awake_ns + a->config->worker_spin_us * NS_PER_US;
     job_worker_wait(tables, n, spin_until, until);
+    for (uint32_t i = 0; i < n; i++) {
+        if (job_worker_roused(tables[i]))
+            a->awake_ns = clock_now_ns();
+    }
 }
 
 void attnd_tick(struct attnd *a)
@@ -212,8 +216,8 @@ void attnd_tick(struct attnd *a)
         return;
     }
     link_run_job(&a->links[item.link], a->team, &item.job);
-    a->last_job_ns = clock_now_ns();
-    job_order_charge(&a->order, item.link, now, a->last_job_ns);
+    a->awake_ns = clock_now_ns();
+    job_order_charge(&a->order, item.link, now, a->awake_ns);
 }
 
 void attnd_shutdown(struct attnd *a)

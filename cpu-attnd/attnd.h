@@ -42,7 +42,8 @@ struct attnd {
     struct job_order order;
     struct stats_page stats;
     char dir[SEGMENT_PATH_MAX];
-    uint64_t last_job_ns, next_look_ns, next_beat_ns;
+    uint64_t awake_ns; /* last job, or last word that one comes soon */
+    uint64_t next_look_ns, next_beat_ns;
 };
 
 /* 0 or -errno with *err; a failed init is safe to shut down. */

@@ -49,6 +49,9 @@ struct exchange_ops {
     int (*post)(struct exchange *x, const struct exchange_job *job, uint32_t *generation);
     /* Wakes the workers that were posted to since the last flush. */
     void (*flush)(struct exchange *x);
+    /* The sweep that begins will post to this worker: it wakes ahead of the first job.  NULL: its
+     * workers need no waking. */
+    void (*rouse)(struct exchange *x, uint32_t worker);
     /* Refreshes done[slot] = generation of the last finished job of each slot, for all slots;
      * what is seen here was published by the worker with release: its output may be read. */
     void (*poll_done)(struct exchange *x, uint32_t *done);
@@ -104,6 +107,12 @@ static inline uint64_t exchange_read_rate(struct exchange *x, uint32_t worker)
 static inline uint32_t exchange_peer_pid(struct exchange *x, uint32_t worker)
 {
     return x->ops->peer_pid ? x->ops->peer_pid(x, worker) : 0;
+}
+
+static inline void exchange_rouse(struct exchange *x, uint32_t worker)
+{
+    if (x->ops->rouse)
+        x->ops->rouse(x, worker);
 }
 
 static inline uint32_t exchange_n_slots(const struct exchange *x)

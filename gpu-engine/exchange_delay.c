@@ -44,6 +44,11 @@ static void delay_flush(struct exchange *x)
     inner->ops->flush(inner);
 }
 
+static void delay_rouse(struct exchange *x, uint32_t worker)
+{
+    exchange_rouse(delay_of(x)->inner, worker);
+}
+
 static uint32_t polls_held(const struct exchange_delay *d, uint32_t slot, uint32_t generation)
 {
     uint32_t key[2] = {slot, generation};
@@ -177,6 +182,7 @@ static const struct exchange_ops delay_ops = {
     .payload = delay_payload,
     .post = delay_post,
     .flush = delay_flush,
+    .rouse = delay_rouse,
     .poll_done = delay_poll_done,
     .take = delay_take,
     .staging = delay_staging,

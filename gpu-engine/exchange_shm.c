@@ -74,6 +74,11 @@ static void shm_flush(struct exchange *x)
     shm->to_flush = 0;
 }
 
+static void shm_rouse(struct exchange *x, uint32_t worker)
+{
+    job_engine_rouse(&shm_of(x)->tables[worker]);
+}
+
 static void shm_poll_done(struct exchange *x, uint32_t *done)
 {
     for (uint32_t w = 0; w < x->n_workers; w++) {
@@ -239,6 +244,7 @@ static const struct exchange_ops shm_ops = {
     .payload = shm_payload,
     .post = shm_post,
     .flush = shm_flush,
+    .rouse = shm_rouse,
     .poll_done = shm_poll_done,
     .take = shm_take,
     .staging = shm_staging,

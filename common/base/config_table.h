@@ -82,8 +82,8 @@
       "cpus of each worker, separated by '|', e.g. 8-15|24-31; empty: what the topology gives")    \
     X(worker, engine_shares, STRING, "1", 1, 60, "",                                               \
       "weights of the engines' shares of a worker's time, by index; the last goes for the rest")   \
-    X(worker, spin_us, U32, "50", 0, 10000, "us",                                                  \
-      "longest spin after the last job, where both ends own their cores")                          \
+    X(worker, spin_us, U32, "1000", 0, 10000, "us",                                                \
+      "longest spin without a job, where both ends own their cores")                          \
     X(worker, nice, U32, "10", 0, 19, "", "nice value, unless its cores are reserved")             \
     X(worker, late_ms, MS, "200", 10, 600000, "ms", "a worker whose heartbeat is older is late")   \
     X(worker, kill_ms, MS, "10000", 0, 3600000, "ms",                                              \

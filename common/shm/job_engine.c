@@ -103,6 +103,13 @@ void job_engine_flush(struct job_table *t)
     bell_ring(&t->shared->posted_bell);
 }
 
+void job_engine_rouse(struct job_table *t)
+{
+    /* A hint alone: a worker that misses it sleeps until the first job's flush. */
+    atomic_fetch_add_explicit(&t->shared->roused, 1, memory_order_relaxed);
+    bell_ring(&t->shared->posted_bell);
+}
+
 enum job_outcome job_engine_take(struct job_table *t, uint32_t slot, uint32_t generation,
                                  struct job_times *times)
 {

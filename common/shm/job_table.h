@@ -43,6 +43,7 @@ struct job_table {
     struct bell_shared *done_bell; /* worker: the engine's bell; may change with the engine page */
     uint32_t epoch;                /* engine: its own; worker: the one it acknowledged */
     uint32_t overflows_seen;       /* of the other side's overflow counter */
+    uint32_t roused_seen;          /* worker's: of the engine's count */
     uint32_t scan_next;            /* slot where a running scan goes on; n_slots = none runs */
     bool first_scan;               /* worker: the running scan is that of the attach */
     bool created;                  /* engine: the segment is new, not taken over */

@@ -188,6 +188,11 @@ struct wait_arg {
     uint32_t n;
 };
 
+static bool was_roused(const struct job_table *t)
+{
+    return atomic_load_explicit(&t->shared->roused, memory_order_relaxed) != t->roused_seen;
+}
+
 static bool any_posted(void *arg)
 {
     const struct wait_arg *w = arg;
@@ -195,10 +200,18 @@ static bool any_posted(void *arg)
     for (uint32_t i = 0; i < w->n; i++) {
         struct job_table *t = w->tables[i];
         if (ring_ready(&t->posted_ring) || hint_was_lost(t) || job_worker_epoch_raised(t) ||
-            t->scan_next < t->layout.n_slots)
+            t->scan_next < t->layout.n_slots || was_roused(t))
             return true;
     }
     return false;
+}
+
+bool job_worker_roused(struct job_table *t)
+{
+    bool roused = was_roused(t);
+
+    t->roused_seen = atomic_load_explicit(&t->shared->roused, memory_order_relaxed);
+    return roused;
 }
 
 bool job_worker_wait(struct job_table *const *tables, uint32_t n, uint64_t spin_until_ns,

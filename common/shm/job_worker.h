@@ -38,12 +38,15 @@ bool job_worker_ack_epoch(struct job_table *t);
 /* Has the engine raised the epoch? Then stop taking jobs, let the running ones end, acknowledge. */
 bool job_worker_epoch_raised(const struct job_table *t);
 
+/* Has the engine said since the last call that jobs come soon? */
+bool job_worker_roused(struct job_table *t);
+
 /* Heartbeat: alive every worker_late_ms / 4 at least; progress whenever jobs advance. */
 void job_worker_beat(struct job_table *t, uint64_t now_ns);
 void job_worker_progress(struct job_table *t);
 
-/* Sleeps until any table has a hint, a lost hint or a raised epoch, or until_ns; spins before
- * spin_until_ns (last job + spin_us, if both ends own disjoint cores, else 0).  True: look. */
+/* Sleeps until any table has a hint, a lost hint, a raised epoch or was roused, or until_ns; spins
+ * before spin_until_ns (0 unless both ends own disjoint cores).  True: look. */
 bool job_worker_wait(struct job_table *const *tables, uint32_t n, uint64_t spin_until_ns,
                      uint64_t until_ns);
 

@@ -64,6 +64,7 @@ AT(job_table_shared, layout, 128);
 AT(job_table_shared, requested_epoch, 256);
 AT(job_table_shared, post_overflows, 260);
 AT(job_table_shared, posted, 264);
+AT(job_table_shared, roused, 272);
 AT(job_table_shared, worker_pid, 320);
 AT(job_table_shared, acked_epoch, 324);
 AT(job_table_shared, start_ticks, 328);

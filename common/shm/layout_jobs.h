@@ -15,7 +15,7 @@
 
 #include "common/shm/layout.h"
 
-enum { JOBS_LAYOUT_VERSION = 1 };
+enum { JOBS_LAYOUT_VERSION = 2 };
 
 enum job_element { JOB_ELEMENT_F32 = 1, JOB_ELEMENT_BF16 = 2, JOB_ELEMENT_F16 = 3 };
 
@@ -53,7 +53,9 @@ struct job_table_shared {
     _Atomic uint32_t requested_epoch; /* 256 E | W | release; slots of other epochs are dead */
     _Atomic uint32_t post_overflows;  /* 260 E | W | release; grew = a hint was lost, scan */
     _Atomic uint64_t posted;          /* 264 E | T | jobs ever posted, relaxed */
-    uint64_t pad0[6];
+    _Atomic uint32_t roused;          /* 272 E | W | relaxed; grew = jobs come soon, be awake */
+    uint32_t pad_roused;
+    uint64_t pad0[5];
 
     /* worker's lines */
     _Atomic uint32_t worker_pid;    /* 320 W | E | release after start_ticks; 0 = never */

@@ -213,6 +213,7 @@ void cpu_sweep_run(struct device *d, struct cpu_sweep *s)
     d->rows.n = d->n_parts = d->n_common_parts = 0;
     d->p_left = s->in.p_total;
     cpu_slots_leave(d, s->in.leave, s->in.n_leave);
+    cpu_slots_rouse(d, s);
     embed_common(d, s);
     cpu_slots_enter(d, s);
     layer_begin(d, s, 0);
