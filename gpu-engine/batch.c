@@ -6,6 +6,7 @@
 
 #include "common/base/invariant.h"
 #include "gpu-engine/decide.h"
+#include "gpu-engine/ending.h"
 #include "gpu-engine/foresight.h"
 #include "gpu-engine/kv.h"
 #include "gpu-engine/placement.h"
@@ -39,6 +40,8 @@ void batch_fini(struct engine *e)
 static void add_rows(struct engine *e, struct sequence *s, uint32_t n)
 {
     struct engine_batch *b = &e->batch;
+    bool batch_b = b->n_seqs >= e->decide.decision.n_seqs_a;
+    struct latency_load *load = batch_b ? &b->load_b : &b->load;
 
     b->seqs[b->n_seqs] = (struct device_seq){.n_rows = n,
                                              .pos = s->n_kv,
@@ -47,13 +50,14 @@ static void add_rows(struct engine *e, struct sequence *s, uint32_t n)
                                              .table_stride = e->table_max,
                                              .sample = s->n_kv + n == s->n_tokens,
                                              .class_idx = (uint16_t)s->class_idx,
+                                             .in_host = s->state == SEQUENCE_RESIDENT,
                                              .sampling = s->sampling};
     b->members[b->n_seqs++] = sequence_idx(&e->sequences, s);
     b->n_rows += n;
     if (n == 1)
-        latency_load_add_decode(&e->latency, &b->load, s->n_kv + 1, s->n_kv + n == s->n_tokens);
+        latency_load_add_decode(&e->latency, load, s->n_kv + 1, s->n_kv + n == s->n_tokens);
     else
-        latency_load_add_chunk(&e->latency, &b->load, s->n_kv, n, s->n_kv + n == s->n_tokens);
+        latency_load_add_chunk(&e->latency, load, s->n_kv, n, s->n_kv + n == s->n_tokens);
     s->n_swept = n;
 }
 
@@ -84,7 +88,7 @@ static void carry_rows(struct engine *e)
 
         if (s->state == SEQUENCE_WAITING)
             begin(e, s, n);
-        else
+        else if (s->state != SEQUENCE_RESIDENT) /* a streamed one's arena blocks were promised */
             grow(e, s, s->n_kv + n);
         add_rows(e, s, n);
         s->last_run_ns = now;
@@ -115,6 +119,8 @@ static void carry_moves(struct engine *e)
         placement_copy_in(e, decide_sequence(e, d->in[i]));
     for (uint32_t i = 0; i < d->n_out; i++)
         placement_copy_out(e, decide_sequence(e, d->out[i].seq), d->out[i].worker);
+    for (uint32_t i = 0; i < d->n_elsewhere; i++)
+        ending_hand_over(e, decide_sequence(e, d->elsewhere[i]));
 }
 
 /* ---- Offloaded rows -------------------------------------------------------------------------- */
@@ -147,10 +153,16 @@ static void carry_enters(struct engine *e)
 static void set_picks(struct engine *e)
 {
     const struct sched_decision *d = &e->decide.decision;
+    uint32_t p_max = d->p_max < e->returned_max ? d->p_max : e->returned_max;
+    uint64_t wait_ns = e->decide.waits && d->want > 0 ? d->wait_ns : 0;
+    const struct device_pick pick = {.p_max = (uint16_t)p_max,
+                                     .want = (uint16_t)(d->want < p_max ? d->want : p_max),
+                                     .wait_ns =
+                                         (uint32_t)(wait_ns < UINT32_MAX ? wait_ns : UINT32_MAX)};
 
     for (uint32_t l = 0; l < e->geometry.n_layers; l++)
-        e->batch.picks[l] = (struct device_pick){
-            .p_max = (uint16_t)(d->p_max < e->returned_max ? d->p_max : e->returned_max)};
+        e->batch.picks[l] = pick;
+    e->batch.wait_total_ns = wait_ns;
 }
 
 /* ---- The sweep ------------------------------------------------------------------------------- */
@@ -161,6 +173,7 @@ bool batch_build(struct engine *e)
 
     b->n_seqs = b->n_rows = b->n_enter = 0;
     memset(&b->load, 0, sizeof b->load);
+    memset(&b->load_b, 0, sizeof b->load_b);
     share_prefixes(e);
     carry_moves(e);
     carry_rows(e);
@@ -173,16 +186,22 @@ bool batch_build(struct engine *e)
 void batch_submit(struct engine *e)
 {
     struct engine_batch *b = &e->batch;
-    struct device_sweep sweep = {.seq = e->sweep + 1,
-                                 .batch = {{.n_seqs = b->n_seqs, .seqs = b->seqs}},
-                                 .enter = b->enters,
-                                 .n_enter = b->n_enter,
-                                 .leave = e->leaves,
-                                 .n_leave = e->n_leaves,
-                                 .pick = b->picks,
-                                 .arrival_ns = b->arrivals,
-                                 .no_riding = !e->decide.decision.ride,
-                                 .p_total = e->decide.decision.p_total};
+    const struct sched_decision *d = &e->decide.decision;
+    struct device_sweep sweep = {
+        .seq = e->sweep + 1,
+        .batch = {{.n_seqs = d->n_seqs_a, .seqs = b->seqs},
+                  {.n_seqs = b->n_seqs - d->n_seqs_a, .seqs = b->seqs + d->n_seqs_a}},
+        .enter = b->enters,
+        .n_enter = b->n_enter,
+        .n_enter_b = d->n_enter_b,
+        .leave = e->leaves,
+        .n_leave = e->n_leaves,
+        .pick = b->picks,
+        .arrival_ns = b->arrivals,
+        .no_riding = !d->ride,
+        .p_total = d->p_total,
+        .wait_total_ns = b->wait_total_ns,
+        .checkpoint = d->checkpoint && e->decide.checkpoints};
 
     foresight_predict(e);
     int rc = e->ops->submit(e->device, &sweep);

@@ -13,6 +13,9 @@
  * their prompts. */
 enum { SHARE_LOOKS = 4 };
 
+/* Handed to the CPU-only engine in one sweep, at most. */
+enum { ELSEWHERE_MAX = 64 };
+
 /* ---- What does not change -------------------------------------------------------------------- */
 
 static void set_limits(struct engine *e)
@@ -37,6 +40,7 @@ static void set_limits(struct engine *e)
         .kv_token_bytes = token_bytes,
         .n_workers = e->exchange->n_workers,
         .two_batch = caps.two_batch != 0,
+        .host_bytes_per_ns = caps.host_bytes_per_ns,
         .tpot_slo_ns = c->slo_tpot_ms * NS_PER_MS,
         .sweep_max_ns = c->slo_tpot_ms * NS_PER_MS,
         .be_starved_ns = c->slo_be_starved_ms * NS_PER_MS,
@@ -46,6 +50,10 @@ static void set_limits(struct engine *e)
                    .slo_use_pct = c->slo_use_pct,
                    .headroom_pct = c->engine_auto_free_pct},
     };
+    /* The decision's list is as long as its sequences; `room` counts from sweep to sweep. */
+    l->elsewhere_max = e->elsewhere.room != NULL ? ELSEWHERE_MAX : 0;
+    e->decide.waits = caps.waits != 0;
+    e->decide.checkpoints = caps.checkpoints != 0;
 }
 
 static const struct sched_policy *configured_policy(const struct omni_config *c)
@@ -209,6 +217,10 @@ void decide_sweep(struct engine *e)
                                 .be_starved = d->decision.be_starved,
                                 .be_stuck = d->decision.be_stuck};
 
+    if (e->elsewhere.room != NULL) {
+        uint32_t room = e->elsewhere.room(e->elsewhere.arg);
+        d->limits.elsewhere_max = room < ELSEWHERE_MAX ? room : ELSEWHERE_MAX;
+    }
     describe_workers(e);
     state.n_seqs = describe_sequences(e);
     state.n_free_blocks = e->pool.n_free;

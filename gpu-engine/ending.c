@@ -1,5 +1,6 @@
 #include "gpu-engine/ending.h"
 
+#include "common/base/invariant.h"
 #include "gpu-engine/kv.h"
 #include "gpu-engine/ledger.h"
 #include "gpu-engine/placement.h"
@@ -58,6 +59,13 @@ void ending_fail(struct engine *e, struct sequence *s, enum error_code code, con
     engine_send(e, &m);
     engine_count(e, ENGINE_STAT_FAILED, 1);
     end(e, s, FINISH_ERROR);
+}
+
+void ending_hand_over(struct engine *e, struct sequence *s)
+{
+    invariant(s->state == SEQUENCE_WAITING && engine_is_best_effort(s));
+    e->elsewhere.take(e->elsewhere.arg, &s->id);
+    end(e, s, FINISH_LENGTH);
 }
 
 void ending_obey(struct engine *e)

@@ -15,6 +15,9 @@ void ending_finish(struct engine *e, struct sequence *s, enum finish_reason reas
 void ending_fail(struct engine *e, struct sequence *s, enum error_code code, const char *message,
                  bool retryable);
 
+/* To the CPU-only engine, which answers from here on: one that waits, and has no output. */
+void ending_hand_over(struct engine *e, struct sequence *s);
+
 /* Ends the sequences that were asked to stop or cancelled. */
 void ending_obey(struct engine *e);
 

@@ -93,12 +93,13 @@ struct engine_batch {
     struct device_seq *seqs;
     uint32_t *members; /* [seqs_max] sequence of each device_seq */
     uint32_t n_seqs, n_rows;
-    struct latency_load load; /* what the latency model knows of it */
+    struct latency_load load, load_b; /* what the latency model knows of its two batches */
     struct latency_prediction predicted;
     struct device_offloaded offloaded; /* rows that are under way in slots */
     struct device_enter *enters;
     uint32_t n_enter;
     struct device_pick *picks;
+    uint64_t wait_total_ns;
     uint64_t *arrivals;
 };
 
@@ -109,7 +110,16 @@ struct engine_decide {
     struct sched_seq *seqs; /* [n_sequences] */
     struct sched_worker workers[ENGINE_WORKERS_MAX];
     struct sched_decision decision;
-    uint32_t *order; /* [n_sequences] scratch: sequences by arrival */
+    uint32_t *order;         /* [n_sequences] scratch: sequences by arrival */
+    bool waits, checkpoints; /* the device can */
+};
+
+/* A CPU-only engine beside this one, to which a policy may hand best effort that has not begun; it
+ * answers the client from then on.  room NULL: there is none. */
+struct engine_elsewhere {
+    uint32_t (*room)(void *arg); /* requests that it would take now */
+    void (*take)(void *arg, const struct request_id *id);
+    void *arg;
 };
 
 /* Where the engine's messages go. */
@@ -131,6 +141,7 @@ struct engine {
     struct exchange *exchange;
     struct directory *directory; /* NULL: best effort is entered nowhere (simulation) */
     struct engine_sink sink;
+    struct engine_elsewhere elsewhere;
     uint32_t context_max, rows_max, returned_max, seqs_max, table_max, device_blocks;
 
     struct sequence_table sequences;

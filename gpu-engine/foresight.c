@@ -10,6 +10,25 @@
 static_assert(sizeof(struct device_offloaded) == sizeof(struct latency_offloaded),
               "a device's rows by layer are copied to the model's");
 
+/* Batch B computes a layer in the window of batch A's: later deadlines, and its time beside A's. */
+static void add_batch_b(struct engine *e)
+{
+    struct engine_batch *b = &e->batch;
+    const struct latency_model *m = &e->latency;
+    double ns = 0;
+
+    if (b->load_b.n_rows == 0)
+        return;
+    for (uint32_t l = 0; l < m->n_layers; l++) {
+        ns += latency_dense_ns(m, l, b->load_b.n_rows) + latency_attention_ns(m, l, &b->load_b);
+        b->arrivals[l] += (uint64_t)ns;
+    }
+    /* Its rows share the head's pass and the sweep's beginning. */
+    b->predicted.attention_ns += ns;
+    b->predicted.busy_ns += ns;
+    b->predicted.total_ns += m->correction[LATENCY_STOLEN].factor * ns;
+}
+
 void foresight_predict(struct engine *e)
 {
     struct engine_batch *b = &e->batch;
@@ -23,6 +42,7 @@ void foresight_predict(struct engine *e)
                               latency_window_median(&e->late[common]));
     b->predicted = latency_predict(&e->latency, &b->load);
     latency_arrivals(&e->latency, &b->load, b->arrivals);
+    add_batch_b(e);
     sweep_log_predicted(&e->sweep_log, e->sweep + 1, &b->load, &b->predicted);
 }
 
@@ -42,11 +62,17 @@ static struct latency_measured measure(const struct engine *e, const struct devi
                                  .head_ns = span(done->head_ns, done->end_ns),
                                  .total_ns = span(done->start_ns, done->end_ns),
                                  .busy_ns = (double)done->busy_ns};
+    double waited_ns = 0;
 
     for (uint32_t l = 0; l < n; l++) {
         m.attention_ns += span(layer[l].jobs_ns, layer[l].proj_ns);
-        m.dense_ns += span(layer[l].proj_ns, l + 1 < n ? layer[l + 1].jobs_ns : done->head_ns);
+        m.dense_ns += span(layer[l].proj_ns + layer[l].waited_ns,
+                           l + 1 < n ? layer[l + 1].jobs_ns : done->head_ns);
+        waited_ns += (double)layer[l].waited_ns;
     }
+    /* What was waited on purpose is no work. */
+    m.total_ns -= waited_ns;
+    m.busy_ns -= waited_ns;
     return m;
 }
 
@@ -107,7 +133,9 @@ void foresight_observe(struct engine *e, const struct device_done *done)
     /* Held against the rows that did return, else their number would pass for speed. */
     b->load.returned_rows = r.n;
     b->load.returned_layers = r.n_layers;
-    latency_observe(&e->latency, &b->load, &measured);
+    /* Where two batches alternate it is not known which module's time is whose. */
+    if (b->load_b.n_rows == 0 && e->decide.decision.n_enter_b == 0)
+        latency_observe(&e->latency, &b->load, &measured);
     stats_set(&e->stats, ENGINE_STAT_PREDICTED_US, (uint64_t)(b->predicted.total_ns / NS_PER_US));
 }
 

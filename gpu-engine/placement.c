@@ -71,15 +71,18 @@ static bool take_arena_block(struct engine *e, struct sequence *s, uint32_t g, u
     return true;
 }
 
-/* Fills the copy's lists with the blocks that hold KV; the rest of the promise is only taken. */
+/* Fills the copy's lists with the blocks that hold KV; the rest of the promise is only taken.  Where
+ * blocks are checkpointed as they fill, full ones are in host memory already. */
 static uint32_t plan_copy_out(struct engine *e, struct sequence *s)
 {
     uint32_t n_full = geometry_blocks_for(&e->geometry, s->n_kv), n = 0;
+    bool checkpointed = e->decide.checkpoints && e->decide.decision.checkpoint;
+    uint32_t first = checkpointed ? s->n_kv / e->geometry.block_tokens : 0;
 
     s->n_arena_blocks = arena_need(e, s);
     for (uint32_t g = 0; g < e->geometry.n_groups; g++) {
         for (uint32_t i = 0; i < s->n_arena_blocks; i++) {
-            if (!take_arena_block(e, s, g, i) || i >= n_full)
+            if (!take_arena_block(e, s, g, i) || i < first || i >= n_full)
                 continue;
             e->copy_blocks[n] = s->blocks[g * e->table_max + i];
             e->copy_staging[n++] = e->exchange->ops->staging(e->exchange, s->worker,

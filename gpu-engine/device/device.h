@@ -56,7 +56,7 @@ struct device_seq {
     uint16_t sample;
     uint16_t class_idx;
     uint16_t adapter;
-    uint16_t reserved;
+    uint16_t in_host; /* its KV lies in an arena and is read over the host link: caps.streams */
     struct device_sampling sampling;
 };
 
@@ -95,11 +95,16 @@ struct device_sweep {
     struct device_batch batch[DEVICE_BATCHES];
     const struct device_enter *enter;
     uint32_t n_enter;
+    uint32_t n_enter_b;    /* the last so many of them alternate with all others as a second half
+                           batch, each layer waiting for its jobs: caps.half_batches */
     const uint32_t *leave; /* slots given up before the sweep starts (cancel, swap-in) */
     uint32_t n_leave;
     const struct device_pick *pick; /* [n_layers], read when the sweep reaches the layer */
     bool no_riding;                 /* jobs of this sweep may not return in it */
     uint32_t p_total;               /* returned rows over all layers, at most */
+    uint64_t wait_total_ns;         /* all layers' waits together, at most */
+    bool checkpoint;                /* best-effort blocks go to host memory as they fill:
+                                       caps.checkpoints */
     const uint64_t *arrival_ns; /* [n_layers] predicted time from the sweep's start to the layer's
                                    output projection: the deadline written into its jobs */
 };
@@ -199,8 +204,12 @@ struct device_caps {
     uint32_t n_kv_blocks;
     uint32_t rows_max;
     uint32_t rank, n_ranks;
-    int two_batch;       /* batch[1] may hold rows */
-    int picks_on_device; /* the pick needs no host */
+    int two_batch;            /* batch[1] may hold rows */
+    int waits;                /* pick.wait_ns may be set */
+    int half_batches;         /* n_enter_b may be set */
+    int checkpoints;          /* what checkpoint says */
+    double host_bytes_per_ns; /* reads of rows whose KV is in_host; 0 = it cannot */
+    int picks_on_device;      /* the pick needs no host */
 };
 
 struct device_ops {

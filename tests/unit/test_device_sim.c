@@ -25,8 +25,10 @@ static struct exchange *exchange;
 static struct device *device;
 static struct device_pick picks[N_LAYERS];
 static bool no_riding;
-static uint32_t p_total;
+static uint32_t p_total, n_enter_b;
+static bool checkpoint;
 static uint64_t arrivals[N_LAYERS];
+static uint64_t wait_total_ns;
 static uint64_t n_sweeps;
 
 /* ---- Fixture --------------------------------------------------------------------------------- */
@@ -68,6 +70,9 @@ static int open_all(void)
     n_sweeps = 0;
     no_riding = false;
     p_total = UINT32_MAX;
+    n_enter_b = 0;
+    wait_total_ns = UINT64_MAX;
+    checkpoint = false;
     for (int l = 0; l < N_LAYERS; l++) {
         picks[l] = (struct device_pick){.p_max = SLOTS};
         arrivals[l] = 0;
@@ -129,7 +134,10 @@ static struct device_done sweep(const struct device_seq *a, uint32_t n_a,
                                    .pick = picks,
                                    .arrival_ns = arrivals,
                                    .no_riding = no_riding,
-                                   .p_total = p_total};
+                                   .p_total = p_total,
+                                   .n_enter_b = n_enter_b,
+                                   .checkpoint = checkpoint,
+                                   .wait_total_ns = wait_total_ns};
     struct device_done done;
 
     assert_int_equal(device_sim.submit(device, &s), 0);
@@ -241,6 +249,121 @@ static void a_funded_wait_is_spent_on_jobs_and_never_exceeded(void **state)
     const struct device_enter late = enter(2, 900);
     d = sweep(&one, 1, NULL, 0, &late, 1);
     assert_int_equal(d.layer[0].waited_ns, 10);
+}
+
+static void the_waits_of_all_layers_share_one_bound(void **state)
+{
+    const struct device_seq one = decode(5);
+    const struct device_enter row = enter(0, 300);
+
+    (void)state;
+    for (int l = 0; l < N_LAYERS; l++)
+        picks[l] = (struct device_pick){.p_max = SLOTS, .want = 1, .wait_ns = UINT32_MAX};
+    uint64_t each = job_ns(301) - DECODE_NS;
+    wait_total_ns = each + 50;
+    struct device_done d = sweep(&one, 1, NULL, 0, &row, 1);
+    assert_int_equal(d.layer[0].waited_ns, each);
+    assert_int_equal(d.layer[1].waited_ns, 50);
+    assert_int_equal(d.layer[1].n_picked, 0); /* parked there: the money is spent */
+    assert_int_equal(device_sim_busy_ns(device), length(&d) - each - 50);
+}
+
+/* ---- Half batches ---------------------------------------------------------------------------- */
+
+static struct device_done sweep_of_halves(const struct device_seq *common, uint32_t pos_a,
+                                          uint32_t pos_b)
+{
+    const struct device_enter rows[] = {enter(0, pos_a), enter(1, pos_b)};
+
+    for (int l = 0; l < N_LAYERS; l++)
+        picks[l] = (struct device_pick){.p_max = SLOTS, .want = SLOTS, .wait_ns = UINT32_MAX};
+    n_enter_b = 1;
+    return sweep(common, 1, NULL, 0, rows, 2);
+}
+
+/* Each half's jobs run under the other's products; both read the weights. */
+static void short_jobs_hide_behind_the_other_half(void **state)
+{
+    const struct device_seq one = decode(5);
+
+    (void)state;
+    struct device_done d = sweep_of_halves(&one, 1, 1);
+    assert_int_equal(length(&d), FIXED_NS + N_LAYERS * (DECODE_NS + 2 * DENSE_NS) + HEAD_NS);
+    assert_int_equal(d.n_out, 3); /* all rows are through in this sweep */
+    assert_int_equal(device_sim_busy_ns(device), length(&d));
+}
+
+/* The device waits for the worker, which never idles from its first job to its last. */
+static void long_jobs_hold_the_halves_up(void **state)
+{
+    const struct device_seq one = decode(5);
+    uint64_t jobs = job_ns(101) + job_ns(301), n_jobs;
+    uint64_t pre = DENSE_NS / 4, post = DENSE_NS - pre;
+
+    (void)state;
+    struct device_done d = sweep_of_halves(&one, 100, 300);
+    assert_int_equal(length(&d), FIXED_NS + pre + N_LAYERS * jobs + post + HEAD_NS);
+    assert_int_equal(d.n_out, 3);
+    assert_int_equal(exchange_sim_busy_ns(exchange, 0, &n_jobs), N_LAYERS * jobs);
+    assert_int_equal(n_jobs, 2 * N_LAYERS);
+    assert_int_equal(device_sim_busy_ns(device),
+                     FIXED_NS + N_LAYERS * (DECODE_NS + 2 * DENSE_NS) + HEAD_NS);
+}
+
+/* ---- Host memory ----------------------------------------------------------------------------- */
+
+static void rows_in_host_memory_take_the_link_or_the_compute(void **state)
+{
+    struct device_seq rows[] = {decode(1000), decode(1000)};
+    uint64_t one_ns = 1000 * 16 * N_LAYERS / 10; /* all its KV, over the link */
+
+    (void)state;
+    rows[0].in_host = 1;
+    struct device_done d = sweep(rows, 1, NULL, 0, NULL, 0);
+    uint64_t alone = FIXED_NS + N_LAYERS * (DENSE_NS + DECODE_NS) + HEAD_NS;
+    assert_true(one_ns < alone);
+    assert_int_equal(length(&d), alone);
+    rows[1].in_host = 1;
+    d = sweep(rows, 2, NULL, 0, NULL, 0);
+    assert_int_equal(length(&d), 2 * one_ns + HEAD_NS);
+    assert_int_equal(device_sim_busy_ns(device), 2 * alone + N_LAYERS * DECODE_NS);
+}
+
+/* When a copy out ends that begins beside a sweep at time 0. */
+static uint64_t copy_beside_a_chunk(uint16_t class_idx)
+{
+    const struct device_seq chunk = {.n_rows = 50, .pos = 20, .class_idx = class_idx};
+    const struct device_sweep s = {.seq = 1,
+                                   .batch = {{1, &chunk}},
+                                   .pick = picks,
+                                   .arrival_ns = arrivals,
+                                   .checkpoint = checkpoint};
+    uint32_t block = 0;
+    void *staging = &block;
+    const struct device_copy copy = {DEVICE_COPY_OUT, 1, &block, &staging};
+    uint64_t ticket;
+
+    teardown(NULL);
+    bool wanted = checkpoint;
+    assert_int_equal(open_all(), 0);
+    checkpoint = wanted;
+    assert_int_equal(device_sim.submit(device, &s), 0);
+    assert_int_equal(device_sim.copy(device, &copy, &ticket), 0);
+    while (!device_sim.copy_done(device, ticket))
+        clock_.now_ns++;
+    return clock_.now_ns;
+}
+
+/* Two blocks fill, of best effort alone; a copy out comes behind them. */
+static void checkpoints_take_the_link(void **state)
+{
+    uint64_t blocks_ns = 2 * 32 * 16 * N_LAYERS / 10, alone;
+
+    (void)state;
+    alone = copy_beside_a_chunk(1);
+    checkpoint = true;
+    assert_int_equal(copy_beside_a_chunk(1), alone + blocks_ns);
+    assert_int_equal(copy_beside_a_chunk(0), alone);
 }
 
 static void riding_and_returned_rows_can_be_forbidden(void **state)
@@ -402,6 +525,11 @@ int main(void)
         TEST(a_job_that_misses_waits_for_the_next_visit),
         TEST(layers_without_rows_cost_nothing),
         TEST(a_funded_wait_is_spent_on_jobs_and_never_exceeded),
+        TEST(the_waits_of_all_layers_share_one_bound),
+        TEST(short_jobs_hide_behind_the_other_half),
+        TEST(long_jobs_hold_the_halves_up),
+        TEST(rows_in_host_memory_take_the_link_or_the_compute),
+        TEST(checkpoints_take_the_link),
         TEST(riding_and_returned_rows_can_be_forbidden),
         TEST(more_than_the_bounds_is_refused),
         TEST(jobs_run_one_after_the_other),

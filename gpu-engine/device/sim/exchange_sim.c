@@ -34,6 +34,9 @@ struct exchange_sim {
     struct kv_geometry geometry;
     uint32_t payload_value_bytes;
     uint32_t *posted, *done; /* [n_slots] generations */
+    uint32_t *news;          /* [n_slots] slots whose done changed since the last poll ... */
+    uint32_t n_news;         /* more than slots: the list is too short */
+    const uint32_t *told;    /* ... which filled this array */
     uint32_t token_bytes[KV_LAYERS_MAX];
     uint32_t block_bytes;
     struct sim_worker worker[LATENCY_WORKERS_MAX];
@@ -147,6 +150,9 @@ static void advance(struct exchange_sim *x, struct sim_worker *w, uint64_t by_ns
         run_next(x, w, start);
     while ((t = queue_first(&w->going)) != NULL && t->visible_ns <= by_ns) {
         x->done[t->item.job.slot] = t->item.job.generation;
+        if (x->n_news < exchange_n_slots(&x->base))
+            x->news[x->n_news] = t->item.job.slot;
+        x->n_news++;
         queue_drop(&w->going);
     }
 }
@@ -201,7 +207,14 @@ static void sim_poll_done(struct exchange *base, uint32_t *done)
 
     for (uint32_t w = 0; w < base->n_workers; w++)
         advance(x, &x->worker[w], x->clock->device_ns);
-    memcpy(done, x->done, exchange_n_slots(base) * sizeof *done);
+    if (done != x->told || x->n_news > exchange_n_slots(base)) {
+        memcpy(done, x->done, exchange_n_slots(base) * sizeof *done);
+    } else {
+        for (uint32_t i = 0; i < x->n_news; i++)
+            done[x->news[i]] = x->done[x->news[i]];
+    }
+    x->told = done;
+    x->n_news = 0;
 }
 
 static int sim_take(struct exchange *x, uint32_t slot, uint32_t generation)
@@ -310,6 +323,7 @@ static void sim_destroy(struct exchange *base)
     }
     free(x->posted);
     free(x->done);
+    free(x->news);
     free(x);
 }
 
@@ -368,7 +382,8 @@ int exchange_sim_create(struct exchange **out, const struct sim_timing *timing,
         x->token_bytes[l] = geometry_layer_token_bytes(geometry, l);
     x->posted = calloc(exchange_n_slots(&x->base) + 1, sizeof *x->posted);
     x->done = calloc(exchange_n_slots(&x->base) + 1, sizeof *x->done);
-    if (x->posted == NULL || x->done == NULL)
+    x->news = calloc(exchange_n_slots(&x->base) + 1, sizeof *x->news);
+    if (x->posted == NULL || x->done == NULL || x->news == NULL)
         rc = -ENOMEM;
     for (uint32_t w = 0; w < timing->n_workers && rc == 0; w++)
         rc = init_worker(&x->worker[w], &timing->worker[w], slots_per_worker);

@@ -28,11 +28,16 @@ static int alloc_all(struct device *d)
     d->pick_slots = calloc(d->n_slots + 1, sizeof *d->pick_slots);
     d->done_generation = calloc(d->n_slots + 1, sizeof *d->done_generation);
     d->n_jobs_at = calloc(d->n_layers, sizeof *d->n_jobs_at);
-    d->active = calloc(d->n_slots + 1, sizeof *d->active);
+    d->first_at = calloc(d->n_layers, sizeof *d->first_at);
+    d->next_at = calloc(d->n_slots + 1, sizeof *d->next_at);
+    for (int h = 0; h < SIM_HALVES; h++)
+        d->active[h].slots = calloc(d->n_slots + 1, sizeof *d->active[h].slots);
     d->copy_end_ns = calloc(d->config.copies_max, sizeof *d->copy_end_ns);
     if (d->slots == NULL || d->pick_slots == NULL || d->done_generation == NULL ||
-        d->n_jobs_at == NULL || d->active == NULL || d->copy_end_ns == NULL)
+        d->n_jobs_at == NULL || d->active[0].slots == NULL || d->active[1].slots == NULL ||
+        d->first_at == NULL || d->next_at == NULL || d->copy_end_ns == NULL)
         return -ENOMEM;
+    memset(d->first_at, 0xff, d->n_layers * sizeof *d->first_at); /* all SIM_NO_SLOT */
     for (int i = 0; i < SIM_SWEEP_BUFFERS && rc == 0; i++)
         rc = alloc_sweep(d, &d->sweeps[i]);
     return rc;
@@ -51,7 +56,10 @@ static void sim_close(struct device *d)
     free(d->pick_slots);
     free(d->done_generation);
     free(d->n_jobs_at);
-    free(d->active);
+    free(d->first_at);
+    free(d->next_at);
+    for (int h = 0; h < SIM_HALVES; h++)
+        free(d->active[h].slots);
     free(d->copy_end_ns);
     free(d);
 }
@@ -94,6 +102,10 @@ static void sim_caps(const struct device *d, struct device_caps *out)
                                 .rows_max = d->config.rows_max,
                                 .n_ranks = 1,
                                 .two_batch = d->timing->two_batch,
+                                .waits = 1,
+                                .half_batches = d->timing->two_batch,
+                                .checkpoints = 1,
+                                .host_bytes_per_ns = d->timing->copy_bytes_per_ns,
                                 .picks_on_device = 1};
 }
 
@@ -131,6 +143,9 @@ static int check_sweep(const struct device *d, const struct device_sweep *sweep)
         if (sweep->enter[i].arena_groups != all)
             return -ENOTSUP;
     }
+    /* Half batches have their chunks with the first one. */
+    if (sweep->n_enter_b > sweep->n_enter || (sweep->n_enter_b > 0 && sweep->batch[1].n_seqs > 0))
+        return -EINVAL;
     for (uint32_t i = 0; i < sweep->n_leave; i++) {
         if (sweep->leave[i] >= d->n_slots)
             return -EINVAL;
@@ -149,7 +164,7 @@ static int sim_submit(struct device *d, const struct device_sweep *sweep)
     struct sim_sweep *s = &d->sweeps[d->n_submitted++ % SIM_SWEEP_BUFFERS];
     sim_sweep_walk(d, s, sweep);
     d->end_ns = s->done.end_ns;
-    d->busy_ns += s->done.busy_ns;
+    d->busy_ns += s->done.busy_ns - s->idle_ns;
     return 0;
 }
 

@@ -22,6 +22,7 @@ struct sim_sweep {
     struct device_layer_log *layers;
     uint32_t *picked;
     struct device_token *out;
+    uint64_t idle_ns; /* of its time, waits for workers and for the host link */
 };
 
 /* An offloaded row: the token in work. */
@@ -29,6 +30,17 @@ struct sim_slot {
     uint32_t n_q, pos;
     uint32_t seq_idx, seq_generation;
     uint32_t n_ridden, n_parked;
+    uint32_t half; /* of a sweep with half batches: 0 goes with the common rows */
+};
+
+enum { SIM_HALVES = 2 };
+
+#define SIM_NO_SLOT UINT32_MAX
+
+/* Offloaded rows that are in a batch now. */
+struct sim_active {
+    uint32_t *slots; /* [n_slots] */
+    uint32_t n, n_rows;
 };
 
 /* What a sweep asks of every layer, priced once per kind of layer. */
@@ -46,17 +58,18 @@ struct device {
 
     struct sim_sweep sweeps[SIM_SWEEP_BUFFERS];
     uint64_t n_submitted, n_polled;
-    uint64_t end_ns; /* of the last sweep submitted */
-    uint64_t busy_ns;
+    uint64_t end_ns;  /* of the last sweep submitted */
+    uint64_t busy_ns; /* computing: without waits for workers and for the host link */
 
     struct sim_slot *slots;
     struct pick_slot *pick_slots; /* [n_slots] */
     uint32_t *done_generation;    /* [n_slots], refreshed by exchange poll */
     uint32_t *n_jobs_at;          /* [n_layers] jobs that are out: layers without any are passed */
     uint32_t n_jobs_out;
-    uint32_t *active; /* [n_slots] slots that are in the batch now */
-    uint32_t n_active, n_active_rows;
-    uint32_t p_left; /* returned rows that the sweep may still take */
+    uint32_t *first_at, *next_at;         /* [n_layers], [n_slots] lists of those jobs */
+    struct sim_active active[SIM_HALVES]; /* the second one in sweeps with half batches alone */
+    uint32_t p_left;                      /* returned rows that the sweep may still take */
+    uint64_t wait_left_ns;                /* and time that it may still wait */
 
     struct sim_batch batch[DEVICE_BATCHES];
     double dense_noise, attention_noise; /* of the sweep that is walked */
@@ -73,12 +86,17 @@ void sim_sweep_walk(struct device *d, struct sim_sweep *s, const struct device_s
 /* sim_slots.c: offloaded rows. */
 void sim_slots_leave(struct device *d, const struct device_sweep *in);
 void sim_slots_enter(struct device *d, const struct device_sweep *in);
-/* Posts all active rows as jobs of layer l, at the device hand. */
+/* Posts the half's active rows as jobs of layer l, at the device hand. */
 void sim_slots_post(struct device *d, struct sim_sweep *s, const struct device_sweep *in,
-                    uint32_t l);
-/* Waits as in->pick[l] says, then picks; the picked become the active rows.  Moves the hand. */
+                    uint32_t l, uint32_t half);
+/* Waits as in->pick[l] says, then picks; the picked become the first half's active rows.  Moves the
+ * hand. */
 void sim_slots_pick(struct device *d, struct sim_sweep *s, const struct device_sweep *in,
                     uint32_t l);
+/* In a sweep with half batches, in this order for each layer: waits for all of the half's jobs, as
+ * far as in->pick[l] lets it; those that are back become its active rows. */
+void sim_slots_pick_half(struct device *d, struct sim_sweep *s, const struct device_sweep *in,
+                         uint32_t l, uint32_t half);
 uint32_t sim_slots_n_returned(struct device *d, struct device_offloaded *rows);
 
 #endif

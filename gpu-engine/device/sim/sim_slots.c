@@ -8,9 +8,22 @@
 
 static void forget_job(struct device *d, uint32_t slot)
 {
+    uint32_t l = d->pick_slots[slot].layer, *at = &d->first_at[l];
+
+    while (*at != slot)
+        at = &d->next_at[*at];
+    *at = d->next_at[slot];
     d->pick_slots[slot].state = PICK_SLOT_FREE;
-    d->n_jobs_at[d->pick_slots[slot].layer]--;
+    d->n_jobs_at[l]--;
     d->n_jobs_out--;
+}
+
+static void activate(struct device *d, uint32_t slot)
+{
+    struct sim_active *a = &d->active[d->slots[slot].half];
+
+    a->slots[a->n++] = slot;
+    a->n_rows += d->slots[slot].n_q;
 }
 
 void sim_slots_leave(struct device *d, const struct device_sweep *in)
@@ -23,7 +36,8 @@ void sim_slots_leave(struct device *d, const struct device_sweep *in)
 
 void sim_slots_enter(struct device *d, const struct device_sweep *in)
 {
-    d->n_active = d->n_active_rows = 0;
+    for (int h = 0; h < SIM_HALVES; h++)
+        d->active[h].n = d->active[h].n_rows = 0;
     for (uint32_t i = 0; i < in->n_enter; i++) {
         const struct device_enter *e = &in->enter[i];
 
@@ -31,9 +45,9 @@ void sim_slots_enter(struct device *d, const struct device_sweep *in)
         d->slots[e->slot] = (struct sim_slot){.n_q = e->n_q,
                                               .pos = e->pos,
                                               .seq_idx = e->seq_idx,
-                                              .seq_generation = e->seq_generation};
-        d->active[d->n_active++] = e->slot;
-        d->n_active_rows += e->n_q;
+                                              .seq_generation = e->seq_generation,
+                                              .half = i >= in->n_enter - in->n_enter_b};
+        activate(d, e->slot);
     }
 }
 
@@ -62,21 +76,25 @@ static void post(struct device *d, const struct device_sweep *in, uint32_t slot_
                                                  .age = in->seq,
                                                  .state = PICK_SLOT_POSTED,
                                                  .n_q = (uint16_t)slot->n_q};
+    d->next_at[slot_idx] = d->first_at[l];
+    d->first_at[l] = slot_idx;
 }
 
 void sim_slots_post(struct device *d, struct sim_sweep *s, const struct device_sweep *in,
-                    uint32_t l)
+                    uint32_t l, uint32_t half)
 {
-    if (d->n_active == 0)
+    struct sim_active *a = &d->active[half];
+
+    if (a->n == 0)
         return;
-    d->clock->device_ns += (uint64_t)(d->timing->post_ns * d->n_active_rows);
-    for (uint32_t i = 0; i < d->n_active; i++)
-        post(d, in, d->active[i], l, s->done.start_ns + in->arrival_ns[l]);
+    d->clock->device_ns += (uint64_t)(d->timing->post_ns * a->n_rows);
+    for (uint32_t i = 0; i < a->n; i++)
+        post(d, in, a->slots[i], l, s->done.start_ns + in->arrival_ns[l]);
     d->config.exchange->ops->flush(d->config.exchange);
-    d->n_jobs_at[l] += d->n_active;
-    d->n_jobs_out += d->n_active;
-    s->done.n_posted += d->n_active;
-    d->n_active = d->n_active_rows = 0;
+    d->n_jobs_at[l] += a->n;
+    d->n_jobs_out += a->n;
+    s->done.n_posted += a->n;
+    a->n = a->n_rows = 0;
 }
 
 /* ---- Picking --------------------------------------------------------------------------------- */
@@ -87,27 +105,42 @@ static bool has_returned(const struct device *d, uint32_t slot)
            d->pick_slots[slot].generation == d->done_generation[slot];
 }
 
-static uint32_t n_returned_at(const struct device *d, uint32_t l)
+enum { BOTH_HALVES = 3 }; /* bits */
+
+static bool is_of(const struct device *d, uint32_t slot, uint32_t halves)
+{
+    return (halves >> d->slots[slot].half & 1) != 0;
+}
+
+/* Jobs of the layer that are out or back, and those that are back. */
+static uint32_t count_at(const struct device *d, uint32_t l, uint32_t halves, uint32_t *n_back)
 {
     uint32_t n = 0;
 
-    for (uint32_t i = 0; i < d->n_slots; i++)
-        n += d->pick_slots[i].layer == l && has_returned(d, i);
+    *n_back = 0;
+    for (uint32_t i = d->first_at[l]; i != SIM_NO_SLOT; i = d->next_at[i]) {
+        n += is_of(d, i, halves);
+        *n_back += is_of(d, i, halves) && has_returned(d, i);
+    }
     return n;
 }
 
-/* A funded wait: until `want` jobs of the layer are back, or all, or the time is spent. */
-static void wait_for_jobs(struct device *d, const struct device_pick *pick, uint32_t l)
+/* Until `want` jobs of the layer are back, or all, or the time is spent. */
+static void wait_for_jobs(struct device *d, const struct device_pick *pick, uint32_t l,
+                          uint32_t halves)
 {
     struct exchange *x = d->config.exchange;
-    uint32_t want = pick->want < d->n_jobs_at[l] ? pick->want : d->n_jobs_at[l];
-    uint64_t until = d->clock->device_ns + pick->wait_ns;
+    uint64_t most = pick->wait_ns < d->wait_left_ns ? pick->wait_ns : d->wait_left_ns;
+    uint64_t from = d->clock->device_ns, until = from + most;
+    uint32_t n_back, n = count_at(d, l, halves, &n_back), want = pick->want < n ? pick->want : n;
 
-    while (n_returned_at(d, l) < want && d->clock->device_ns < until) {
+    while (n_back < want && d->clock->device_ns < until) {
         uint64_t next = exchange_sim_next_ns(x);
         d->clock->device_ns = next < until ? next : until;
         x->ops->poll_done(x, d->done_generation);
+        count_at(d, l, halves, &n_back);
     }
+    d->wait_left_ns -= d->clock->device_ns - from;
 }
 
 static void take(struct device *d, struct sim_sweep *s, const struct device_sweep *in, uint32_t l,
@@ -120,8 +153,7 @@ static void take(struct device *d, struct sim_sweep *s, const struct device_swee
 
     invariant(rc == 0); /* a simulated worker computes every job */
     forget_job(d, slot_idx);
-    d->active[d->n_active++] = slot_idx;
-    d->n_active_rows += slot->n_q;
+    activate(d, slot_idx);
     d->p_left -= slot->n_q;
     slot->n_ridden += ridden;
     slot->n_parked += !ridden;
@@ -135,6 +167,31 @@ static uint32_t rows_allowed(const struct device *d, const struct device_pick *p
     return pick->p_max < n ? pick->p_max : n;
 }
 
+static void log_begin(struct sim_sweep *s, uint32_t l)
+{
+    struct device_layer_log *log = &s->layers[l];
+
+    log->first = l == 0 ? 0 : s->layers[l - 1].first + s->layers[l - 1].n_picked;
+    log->n_picked = log->n_ridden = 0;
+    log->waited_ns = 0;
+}
+
+/* The slots that picked names behind those that the layer has. */
+static void take_all(struct device *d, struct sim_sweep *s, const struct device_sweep *in,
+                     uint32_t l, uint32_t n, uint32_t half)
+{
+    struct device_layer_log *log = &s->layers[l];
+    uint32_t first = log->first + log->n_picked, n_rows = 0;
+
+    log->n_picked = (uint16_t)(log->n_picked + n);
+    for (uint32_t i = 0; i < n; i++) {
+        n_rows += d->slots[s->picked[first + i]].n_q;
+        d->slots[s->picked[first + i]].half = half;
+        take(d, s, in, l, s->picked[first + i]);
+    }
+    d->clock->device_ns += (uint64_t)(d->timing->take_ns * n_rows);
+}
+
 void sim_slots_pick(struct device *d, struct sim_sweep *s, const struct device_sweep *in,
                     uint32_t l)
 {
@@ -143,21 +200,42 @@ void sim_slots_pick(struct device *d, struct sim_sweep *s, const struct device_s
     uint64_t from = d->clock->device_ns;
     uint32_t n = 0;
 
-    log->first = l == 0 ? 0 : s->layers[l - 1].first + s->layers[l - 1].n_picked;
-    log->n_ridden = 0;
+    log_begin(s, l);
     if (d->n_jobs_at[l] > 0) {
         x->ops->poll_done(x, d->done_generation);
         if (in->pick[l].wait_ns > 0)
-            wait_for_jobs(d, &in->pick[l], l);
+            wait_for_jobs(d, &in->pick[l], l, BOTH_HALVES);
         n = pick_rows(d->pick_slots, d->n_slots, l, d->done_generation, 1,
                       in->no_riding ? in->seq - 1 : UINT64_MAX, rows_allowed(d, &in->pick[l]),
                       s->picked + log->first);
     }
     log->waited_ns = d->clock->device_ns - from;
-    log->n_picked = (uint16_t)n;
-    for (uint32_t i = 0; i < n; i++)
-        take(d, s, in, l, s->picked[log->first + i]);
-    d->clock->device_ns += (uint64_t)(d->timing->take_ns * d->n_active_rows);
+    take_all(d, s, in, l, n, 0);
+}
+
+void sim_slots_pick_half(struct device *d, struct sim_sweep *s, const struct device_sweep *in,
+                         uint32_t l, uint32_t half)
+{
+    struct exchange *x = d->config.exchange;
+    uint64_t from = d->clock->device_ns;
+    uint32_t n = 0, most = rows_allowed(d, &in->pick[l]);
+
+    if (half == 0)
+        log_begin(s, l);
+    else /* both share the room that a layer's log has */
+        most -= most < s->layers[l].n_picked ? most : s->layers[l].n_picked;
+    if (d->n_jobs_at[l] == 0)
+        return;
+    x->ops->poll_done(x, d->done_generation);
+    if (in->pick[l].wait_ns > 0)
+        wait_for_jobs(d, &in->pick[l], l, 1u << half);
+    s->layers[l].waited_ns += d->clock->device_ns - from;
+    uint32_t *picked = s->picked + s->layers[l].first + s->layers[l].n_picked;
+    for (uint32_t i = d->first_at[l]; i != SIM_NO_SLOT && n < most; i = d->next_at[i]) {
+        if (is_of(d, i, 1u << half) && has_returned(d, i))
+            picked[n++] = i;
+    }
+    take_all(d, s, in, l, n, half);
 }
 
 uint32_t sim_slots_n_returned(struct device *d, struct device_offloaded *rows)

@@ -8,7 +8,22 @@
  *   head and sampling
  *
  * A layer that no row reaches costs nothing.  Two batches in one sweep read every layer's weights
- * twice; B's time is A's window. */
+ * twice; B's time is A's window.
+ *
+ * With half batches (struct device_sweep.n_enter_b) the second half has offloaded rows alone, and
+ * both wait for their jobs:
+ *
+ *   the first part of layer 0 over each half; its jobs go out
+ *   for each layer l:
+ *       attention of the common rows
+ *       for each half: its jobs of layer l are awaited; the rest of layer l, the first part of
+ *       layer l + 1 over its rows; its jobs of layer l + 1 go out
+ *
+ * so that one half's jobs run while the device is at the other's products.
+ *
+ * Rows whose KV is in host memory cross the host link once per sweep, a layer ahead of the compute:
+ * the sweep takes the longer of the two.  Checkpoints of best-effort blocks take the link in the
+ * other direction, beside everything. */
 #include <math.h>
 
 #include "common/base/clock.h"
@@ -75,29 +90,33 @@ static void pass(struct device *d, double ns)
     d->clock->device_ns += (uint64_t)ns;
 }
 
-/* Dense time of layer l over batch A and the active offloaded rows. */
-static double dense_ns(const struct device *d, uint32_t l)
+/* Dense time of layer l over a half's active offloaded rows; batch A goes with the first half. */
+static double dense_ns(const struct device *d, uint32_t l, uint32_t half)
 {
     const struct latency_model *m = &d->timing->gpu;
     const struct sim_batch *a = &d->batch[0];
+    uint32_t n_common = half == 0 ? a->load.n_rows : 0, n_active = d->active[half].n_rows;
 
-    if (d->n_active_rows == 0)
+    if (half == 0 && n_active == 0)
         return a->dense_ns[m->kind_of[l]];
-    return d->dense_noise * latency_dense_ns(m, l, a->load.n_rows + d->n_active_rows);
+    return n_common + n_active > 0 ? d->dense_noise * latency_dense_ns(m, l, n_common + n_active)
+                                   : 0;
 }
 
-static void layer_begin(struct device *d, uint32_t l)
+static void layer_begin(struct device *d, uint32_t l, uint32_t half)
 {
     const struct latency_model *m = &d->timing->gpu;
 
-    pass(d, m->kind[m->kind_of[l]].pre_share * dense_ns(d, l));
+    pass(d, m->kind[m->kind_of[l]].pre_share * dense_ns(d, l, half));
 }
 
-static void layer_end(struct device *d, uint32_t l)
+static void layer_end(struct device *d, struct sim_sweep *s, uint32_t l, uint32_t half)
 {
     const struct latency_model *m = &d->timing->gpu;
+    uint32_t n_rows = (half == 0 ? d->batch[0].load.n_rows : 0) + d->active[half].n_rows;
 
-    pass(d, (1 - m->kind[m->kind_of[l]].pre_share) * dense_ns(d, l));
+    s->done.n_rows_max = n_rows > s->done.n_rows_max ? n_rows : s->done.n_rows_max;
+    pass(d, (1 - m->kind[m->kind_of[l]].pre_share) * dense_ns(d, l, half));
 }
 
 static void walk_layer(struct device *d, struct sim_sweep *s, const struct device_sweep *in,
@@ -105,17 +124,101 @@ static void walk_layer(struct device *d, struct sim_sweep *s, const struct devic
 {
     uint32_t kind = d->timing->gpu.kind_of[l];
 
-    layer_begin(d, l);
-    sim_slots_post(d, s, in, l);
+    layer_begin(d, l, 0);
+    sim_slots_post(d, s, in, l, 0);
     s->layers[l].jobs_ns = d->clock->device_ns;
     if (d->batch[1].load.n_rows > 0)
         pass(d, d->batch[1].dense_ns[kind] + d->batch[1].attention_ns[kind]);
     pass(d, d->batch[0].attention_ns[kind]);
     s->layers[l].proj_ns = d->clock->device_ns;
     sim_slots_pick(d, s, in, l);
-    if (d->batch[0].load.n_rows + d->n_active_rows > s->done.n_rows_max)
-        s->done.n_rows_max = d->batch[0].load.n_rows + d->n_active_rows;
-    layer_end(d, l);
+    layer_end(d, s, l, 0);
+    s->idle_ns += s->layers[l].waited_ns;
+}
+
+/* A half gets to the jobs of layer l. */
+static void begin_half(struct device *d, struct sim_sweep *s, const struct device_sweep *in,
+                       uint32_t l, uint32_t half)
+{
+    layer_begin(d, l, half);
+    sim_slots_post(d, s, in, l, half);
+    if (half == 0)
+        s->layers[l].jobs_ns = d->clock->device_ns;
+}
+
+static void walk_halves(struct device *d, struct sim_sweep *s, const struct device_sweep *in)
+{
+    for (uint32_t half = 0; half < SIM_HALVES; half++)
+        begin_half(d, s, in, 0, half);
+    for (uint32_t l = 0; l < d->n_layers; l++) {
+        pass(d, d->batch[0].attention_ns[d->timing->gpu.kind_of[l]]);
+        s->layers[l].proj_ns = d->clock->device_ns;
+        for (uint32_t half = 0; half < SIM_HALVES; half++) {
+            sim_slots_pick_half(d, s, in, l, half);
+            layer_end(d, s, l, half);
+            if (l + 1 < d->n_layers)
+                begin_half(d, s, in, l + 1, half);
+        }
+        s->idle_ns += s->layers[l].waited_ns;
+    }
+}
+
+/* ---- The host link --------------------------------------------------------------------------- */
+
+static uint64_t cross_link(struct device *d, enum device_copy_direction direction, uint64_t from_ns,
+                           double bytes)
+{
+    uint64_t *link_ns = &d->link_ns[direction];
+
+    *link_ns = *link_ns > from_ns ? *link_ns : from_ns;
+    *link_ns += (uint64_t)(bytes / d->timing->copy_bytes_per_ns);
+    return *link_ns;
+}
+
+static double token_bytes(const struct device *d)
+{
+    const struct kv_geometry *g = d->config.geometry;
+    double bytes = 0;
+
+    for (uint32_t l = 0; l < d->n_layers; l++)
+        bytes += geometry_layer_token_bytes(g, l);
+    return bytes;
+}
+
+/* KV that rows of the sweep read from host memory; the sweep goes on when all of it is there. */
+static void await_streams(struct device *d, struct sim_sweep *s, const struct device_sweep *in)
+{
+    uint64_t positions = 0;
+
+    for (int b = 0; b < DEVICE_BATCHES; b++) {
+        for (uint32_t i = 0; i < in->batch[b].n_seqs; i++)
+            positions += in->batch[b].seqs[i].in_host ? in->batch[b].seqs[i].pos : 0;
+    }
+    if (positions == 0)
+        return;
+    uint64_t end =
+        cross_link(d, DEVICE_COPY_IN, s->done.start_ns, (double)positions * token_bytes(d));
+    if (end <= d->clock->device_ns)
+        return;
+    s->layers[d->n_layers - 1].waited_ns += end - d->clock->device_ns;
+    s->idle_ns += end - d->clock->device_ns;
+    d->clock->device_ns = end;
+}
+
+/* Blocks of best effort that this sweep fills. */
+static void send_checkpoints(struct device *d, const struct sim_sweep *s,
+                             const struct device_sweep *in)
+{
+    uint32_t bt = d->config.geometry->block_tokens, n = 0;
+
+    for (int b = 0; b < DEVICE_BATCHES && in->checkpoint; b++) {
+        for (uint32_t i = 0; i < in->batch[b].n_seqs; i++) {
+            const struct device_seq *q = &in->batch[b].seqs[i];
+            n += q->class_idx > 0 ? (q->pos + q->n_rows) / bt - q->pos / bt : 0;
+        }
+    }
+    if (n > 0)
+        cross_link(d, DEVICE_COPY_OUT, s->done.start_ns, (double)n * bt * token_bytes(d));
 }
 
 /* ---- Tokens ---------------------------------------------------------------------------------- */
@@ -141,8 +244,12 @@ static void put_tokens(struct device *d, struct sim_sweep *s, const struct devic
         }
         first += in->batch[b].n_seqs;
     }
-    for (uint32_t i = 0; i < d->n_active; i++)
-        put_token(d, s, d->active[i] | DEVICE_TOKEN_OFFLOADED, &d->slots[d->active[i]]);
+    for (int h = 0; h < SIM_HALVES; h++) {
+        for (uint32_t i = 0; i < d->active[h].n; i++) {
+            uint32_t slot = d->active[h].slots[i];
+            put_token(d, s, slot | DEVICE_TOKEN_OFFLOADED, &d->slots[slot]);
+        }
+    }
 }
 
 /* Head and sampling over all that comes out. */
@@ -178,12 +285,19 @@ void sim_sweep_walk(struct device *d, struct sim_sweep *s, const struct device_s
                                    .layer = s->layers,
                                    .picked = s->picked,
                                    .out = s->out};
+    s->idle_ns = 0;
     d->p_left = in->p_total;
+    d->wait_left_ns = in->wait_total_ns;
     sim_slots_leave(d, in);
     sim_slots_enter(d, in);
     pass(d, d->dense_noise * before_ns(d));
-    for (uint32_t l = 0; l < d->n_layers; l++)
-        walk_layer(d, s, in, l);
+    if (in->n_enter_b > 0)
+        walk_halves(d, s, in);
+    else
+        for (uint32_t l = 0; l < d->n_layers; l++)
+            walk_layer(d, s, in, l);
+    await_streams(d, s, in);
+    send_checkpoints(d, s, in);
     walk_head(d, s, in);
     s->done.end_ns = d->clock->device_ns;
     s->done.busy_ns = s->done.end_ns - start;
