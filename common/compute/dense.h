@@ -6,10 +6,10 @@
  *
  * whatever the number of rows, the row's place among them, the number of threads and the
  * instruction set.  So a token's activations do not depend on what else is in the batch.
- * Quantised weights count with their exact value, rounded to f32 once (Q8_0: d*q; Q4_1: d*q + m).
+ * Quantised weights count with their exact value, rounded to f32 once (common/model/weight.h).
  *
  * dense_matrix_create copies a weight view into panels of DENSE_PANEL outputs, interleaved along k,
- * in the type it has (Q4_1 keeps its 5 bits per weight); after it the view is not needed.
+ * in the type it has (see dense_matrix_bytes); after it the view is not needed.
  * A product allocates nothing, and spreads panels over the team.
  *
  * A matrix is immutable after creation and may be used by several teams at once. */
@@ -37,7 +37,10 @@ void dense_matrix_destroy(struct dense_matrix *m); /* NULL is allowed */
 
 uint32_t dense_matrix_outputs(const struct dense_matrix *m); /* n: rows of the view */
 uint32_t dense_matrix_inputs(const struct dense_matrix *m);  /* k: columns of the view */
-uint64_t dense_matrix_bytes(const struct dense_matrix *m);   /* packed size: what one pass reads */
+
+/* Packed size, what one pass reads: the bits per weight of the file (Q4_0 4.5, Q4_1 5, Q5_0 5.5, Q5_1 6,
+ * Q8_0 8.5, Q6_K 6.5625), but Q4_K 4.625 and Q5_K 5.625, whose scales are bytes here. */
+uint64_t dense_matrix_bytes(const struct dense_matrix *m);
 
 /* One product.  x: [n_rows][k], rows ldx floats apart; y: [n_rows][n], rows ldy floats apart; x and
  * y must not overlap, nor may two products of one dense_run write the same y. */

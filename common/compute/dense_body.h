@@ -112,42 +112,128 @@ V_INLINE void few_q8_0(struct few_acc *a, const uint8_t *p, size_t panel_bytes, 
     }
 }
 
-/* Eight k out of eight nibbles per output.
- * d * q has at most 15 significant bits, so it is exact and the fused d*q + m rounds once, as
- * multiplying and then adding does. */
-V_INLINE void few_nibbles(struct few_acc *a, v16i *q, const v16 *d, const v16 *m, const float *x,
-                          size_t ldx, uint32_t n_rows, uint32_t n_halves)
+V_INLINE void few_bf16(struct few_acc *a, const uint8_t *p, size_t panel_bytes, uint32_t k,
+                       const float *x, size_t ldx, uint32_t n_rows, uint32_t n_halves)
 {
     v16 w[2 * FEW_PANELS];
 
-    foreach (i, 8) {
-        foreach (h, n_halves) {
-            w[h] = v_fma(v_nibble(q[h]), d[h], m[h]);
-            q[h] = vi_shift4(q[h]);
-        }
+    for (uint32_t i = 0; i < k; i++, p += 64) {
+        foreach (h, n_halves)
+            w[h] = v_load_bf16((const uint16_t *)(const void *)half_at(p, panel_bytes, h, 32));
         few_step(a, w, x + i, ldx, n_rows, n_halves);
     }
 }
 
-V_INLINE void few_q4_1(struct few_acc *a, const uint8_t *p, size_t panel_bytes, uint32_t k,
-                       const float *x, size_t ldx, uint32_t n_rows, uint32_t n_halves)
-{
-    v16 d[2 * FEW_PANELS], m[2 * FEW_PANELS];
-    v16i q[2 * FEW_PANELS];
+/* ---- The types of nibbles and more ----------------------------------------------------------- */
 
-    for (uint32_t b = 0; b < k; b += 32, p += PANEL_Q4_BYTES) {
-        foreach (h, n_halves) {
-            d[h] = scales_at(p, panel_bytes, h);
-            m[h] = scales_at(p + 64, panel_bytes, h);
-        }
-        for (uint32_t s = 0; s < 32; s += 8) {
+/* A value is d * q + m with whole q; `type` is a constant wherever these are called.  d * q has at
+ * most 24 significant bits, so it is exact and the fused d * q + m rounds once, as multiplying and
+ * then adding does.  An offset of q is -offset * d in m: exact as well, and the sum too. */
+struct few_scales {
+    v16 d[2 * FEW_PANELS], m[2 * FEW_PANELS];
+};
+
+/* Sixteen int8 of half h, as floats. */
+V_INLINE v16 bytes_at(const uint8_t *p, size_t panel_bytes, uint32_t h)
+{
+    return v_load_i8((const int8_t *)half_at(p, panel_bytes, h, 16));
+}
+
+V_INLINE v16i words_at(const uint8_t *p, size_t panel_bytes, uint32_t h)
+{
+    return vi_load((const uint32_t *)(const void *)half_at(p, panel_bytes, h, 64));
+}
+
+/* Of half h of a block; part: which 16 k of a block of Q6_K.  super: where its 256 k begin. */
+V_INLINE void quant_scales(enum weight_type type, const uint8_t *super, const uint8_t *block,
+                           size_t panel_bytes, uint32_t part, uint32_t h, v16 *d, v16 *m)
+{
+    if (panel_super_bytes(type) == 0)
+        *d = scales_at(block, panel_bytes, h);
+    else
+        *d = v_mul(scales_at(super, panel_bytes, h), bytes_at(block + 32 * part, panel_bytes, h));
+    if (type == WEIGHT_Q4_0)
+        *m = v_mul(*d, v_set1(-8));
+    else if (type == WEIGHT_Q5_0)
+        *m = v_mul(*d, v_set1(-16));
+    else if (type == WEIGHT_Q6_K)
+        *m = v_mul(*d, v_set1(-32));
+    else if (panel_super_bytes(type) == 0)
+        *m = scales_at(block + 64, panel_bytes, h);
+    else
+        *m = v_mul(scales_at(super + 64, panel_bytes, h), bytes_at(block + 32, panel_bytes, h));
+}
+
+/* The next value of 16 outputs; low and high move on by one k. */
+V_INLINE v16 quant_next(enum weight_type type, v16i *low, v16i *high, v16 d, v16 m)
+{
+    v16 q = v_nibble(*low);
+
+    *low = vi_shift4(*low);
+    if (panel_high_bits(type) == 1) {
+        q = v_fma(v_bit(*high), v_set1(16), q);
+        *high = vi_shift1(*high);
+    } else if (panel_high_bits(type) == 2) {
+        q = v_fma(v_bit_pair(*high), v_set1(16), q);
+        *high = vi_shift2(*high);
+    }
+    return v_fma(q, d, m);
+}
+
+/* Parts of a block with scales and high bits of their own, and words of eight nibbles in each. */
+V_INLINE uint32_t quant_parts(enum weight_type type)
+{
+    return type == WEIGHT_Q6_K ? 2 : 1;
+}
+
+/* One part of a block: all its k. */
+V_INLINE void few_part(enum weight_type type, struct few_acc *a, const struct few_scales *s,
+                       const uint8_t *block, size_t panel_bytes, uint32_t part, const float *x,
+                       size_t ldx, uint32_t n_rows, uint32_t n_halves)
+{
+    const uint32_t n_words = 4 / quant_parts(type);
+    v16 w[2 * FEW_PANELS];
+    v16i low[2 * FEW_PANELS], high[2 * FEW_PANELS];
+
+    if (panel_high_bits(type) > 0) {
+        foreach (h, n_halves)
+            high[h] = words_at(block + panel_high_off(type) + 128 * part, panel_bytes, h);
+    }
+    for (uint32_t i = n_words * part; i < n_words * (part + 1); i++) {
+        foreach (h, n_halves)
+            low[h] = words_at(block + panel_low_off(type) + 128 * i, panel_bytes, h);
+        foreach (j, 8) {
             foreach (h, n_halves)
-                q[h] = vi_load(
-                    (const uint32_t *)(const void *)half_at(p + 128 + 16 * s, panel_bytes, h, 64));
-            few_nibbles(a, q, d, m, x + b + s, ldx, n_rows, n_halves);
+                w[h] = quant_next(type, &low[h], &high[h], s->d[h], s->m[h]);
+            few_step(a, w, x + 8 * i + j, ldx, n_rows, n_halves);
         }
     }
 }
+
+V_INLINE void few_quant(enum weight_type type, struct few_acc *a, const uint8_t *p,
+                        size_t panel_bytes, uint32_t k, const float *x, size_t ldx, uint32_t n_rows,
+                        uint32_t n_halves)
+{
+    const uint8_t *super = p;
+    struct few_scales s;
+
+    for (uint32_t b = 0; b < k; b += WEIGHT_BLOCK, p += panel_block_bytes(type)) {
+        if (panel_super_bytes(type) > 0 && b % WEIGHT_SUPER_BLOCK == 0) {
+            super = p;
+            p += panel_super_bytes(type);
+        }
+        for (uint32_t part = 0; part < quant_parts(type); part++) {
+            foreach (h, n_halves)
+                quant_scales(type, super, p, panel_bytes, part, h, &s.d[h], &s.m[h]);
+            few_part(type, a, &s, p, panel_bytes, part, x + b, ldx, n_rows, n_halves);
+        }
+    }
+}
+
+#define FEW_QUANT(type)                                                                            \
+    case type:                                                                                     \
+        few_quant(type, &a, p, panel_bytes, k, x, ldx, n_rows, n_halves);                          \
+        break;
 
 V_INLINE void few_block(enum weight_type type, const uint8_t *p, size_t panel_bytes, uint32_t k,
                         const float *x, size_t ldx, float *y, size_t ldy, uint32_t n_rows,
@@ -156,14 +242,29 @@ V_INLINE void few_block(enum weight_type type, const uint8_t *p, size_t panel_by
     struct few_acc a;
 
     few_load(&a, y, ldy, n_rows, n_halves);
-    if (type == WEIGHT_F32)
+    switch (type) {
+    case WEIGHT_F32:
         few_f32(&a, p, panel_bytes, k, x, ldx, n_rows, n_halves);
-    else if (type == WEIGHT_F16)
+        break;
+    case WEIGHT_F16:
         few_f16(&a, p, panel_bytes, k, x, ldx, n_rows, n_halves);
-    else if (type == WEIGHT_Q8_0)
+        break;
+    case WEIGHT_BF16:
+        few_bf16(&a, p, panel_bytes, k, x, ldx, n_rows, n_halves);
+        break;
+    case WEIGHT_Q8_0:
         few_q8_0(&a, p, panel_bytes, k, x, ldx, n_rows, n_halves);
-    else
-        few_q4_1(&a, p, panel_bytes, k, x, ldx, n_rows, n_halves);
+        break;
+        FEW_QUANT(WEIGHT_Q4_0)
+        FEW_QUANT(WEIGHT_Q4_1)
+        FEW_QUANT(WEIGHT_Q5_0)
+        FEW_QUANT(WEIGHT_Q5_1)
+        FEW_QUANT(WEIGHT_Q4_K)
+        FEW_QUANT(WEIGHT_Q5_K)
+        FEW_QUANT(WEIGHT_Q6_K)
+    case WEIGHT_TYPES:
+        break;
+    }
     few_store(&a, y, ldy, n_rows, n_halves);
 }
 
@@ -225,34 +326,77 @@ V_INLINE void expand_q8_0(const uint8_t *p, float *w)
                     v_mul(d[h], v_load_i8((const int8_t *)p + 64 + 32 * i + 16 * h)));
 }
 
-V_INLINE void expand_q4_1(const uint8_t *p, float *w)
+/* One block of 32 k. */
+V_INLINE void expand_block(enum weight_type type, const uint8_t *super, const uint8_t *p, float *w)
 {
-    for (uint32_t h = 0; h < 2; h++) {
-        v16 d = scales_at(p, 0, h), m = scales_at(p + 64, 0, h);
+    const uint32_t n_words = 4 / quant_parts(type);
 
-        for (uint32_t s = 0; s < 4; s++) {
-            v16i q = vi_load((const uint32_t *)(const void *)(p + 128 + 128 * s + 64 * h));
+    for (uint32_t h = 0; h < 2; h++)
+        for (uint32_t part = 0; part < quant_parts(type); part++) {
+            v16 d, m;
+            v16i low, high = words_at(p + panel_high_off(type) + 128 * part, 0, h);
 
-            for (uint32_t i = 0; i < 8; i++, q = vi_shift4(q))
-                v_store(w + 32 * (8 * s + i) + 16 * h, v_fma(v_nibble(q), d, m));
+            quant_scales(type, super, p, 0, part, h, &d, &m);
+            for (uint32_t i = n_words * part; i < n_words * (part + 1); i++) {
+                low = words_at(p + panel_low_off(type) + 128 * i, 0, h);
+                for (uint32_t j = 0; j < 8; j++)
+                    v_store(w + 32 * (8 * i + j) + 16 * h, quant_next(type, &low, &high, d, m));
+            }
         }
+}
+
+/* k0 is a multiple of 256, so the panel's super-blocks (if any) begin there. */
+V_INLINE void expand_quant(enum weight_type type, const uint8_t *panel, uint32_t k0, uint32_t n,
+                           float *w)
+{
+    const uint8_t *p = panel + k0 / WEIGHT_BLOCK * panel_block_bytes(type) +
+                       k0 / WEIGHT_SUPER_BLOCK * panel_super_bytes(type);
+    const uint8_t *super = p;
+
+    p += panel_super_bytes(type);
+    for (uint32_t b = 0; b < n; b += WEIGHT_BLOCK, p += panel_block_bytes(type)) {
+        if (panel_super_bytes(type) > 0 && b > 0 && b % WEIGHT_SUPER_BLOCK == 0) {
+            super = p;
+            p += panel_super_bytes(type);
+        }
+        expand_block(type, super, p, w + (size_t)b * 32);
     }
 }
+
+#define EXPAND_QUANT(type)                                                                         \
+    case type:                                                                                     \
+        expand_quant(type, panel, k0, n, w);                                                       \
+        break;
 
 static void dense_expand(enum weight_type type, const uint8_t *panel, uint32_t k0, uint32_t n,
                          float *w)
 {
     const uint16_t *half = (const uint16_t *)(const void *)panel + 32 * (size_t)k0;
 
-    if (type == WEIGHT_F16)
+    switch (type) {
+    case WEIGHT_F16:
         for (uint32_t i = 0; i < 2 * n; i++)
             v_store(w + 16 * i, v_load_f16(half + 16 * i));
-    else if (type == WEIGHT_Q8_0)
+        break;
+    case WEIGHT_BF16:
+        for (uint32_t i = 0; i < 2 * n; i++)
+            v_store(w + 16 * i, v_load_bf16(half + 16 * i));
+        break;
+    case WEIGHT_Q8_0:
         for (uint32_t b = 0; b < n / 32; b++)
             expand_q8_0(panel + (k0 / 32 + b) * (size_t)PANEL_Q8_BYTES, w + 1024 * b);
-    else if (type == WEIGHT_Q4_1)
-        for (uint32_t b = 0; b < n / 32; b++)
-            expand_q4_1(panel + (k0 / 32 + b) * (size_t)PANEL_Q4_BYTES, w + 1024 * b);
+        break;
+        EXPAND_QUANT(WEIGHT_Q4_0)
+        EXPAND_QUANT(WEIGHT_Q4_1)
+        EXPAND_QUANT(WEIGHT_Q5_0)
+        EXPAND_QUANT(WEIGHT_Q5_1)
+        EXPAND_QUANT(WEIGHT_Q4_K)
+        EXPAND_QUANT(WEIGHT_Q5_K)
+        EXPAND_QUANT(WEIGHT_Q6_K)
+    case WEIGHT_F32: /* lies there as it is needed */
+    case WEIGHT_TYPES:
+        break;
+    }
 }
 
 V_INLINE void tile_block(const float *w, size_t ldw, uint32_t n, const float *x, size_t ldx,

@@ -16,14 +16,47 @@
 #include "common/model/weight.h"
 
 /* A panel of DENSE_PANEL (32) outputs, as packed by dense_pack.c, along k:
- *   F32, F16  [k][32] values
- *   Q8_0      per 32 k: f16 d[32], int8 q[32 k][32]
- *   Q4_1      per 32 k: f16 d[32], f16 m[32], uint32 q[4][32], nibble i of q[s] = value of k 8s+i
- */
-enum {
-    PANEL_Q8_BYTES = 64 + 32 * 32,
-    PANEL_Q4_BYTES = 64 + 64 + 32 * 16,
-};
+ *   F32, F16, BF16  [k][32] values
+ *   Q8_0            per 32 k: f16 d[32], int8 q[32 k][32]
+ *   the others      per 256 k of a K type, once:  Q4_K, Q5_K f16 d[32], f16 dmin[32]; Q6_K f16 d[32]
+ *                   then per 32 k, a block:
+ *       scales  Q4_0, Q5_0 f16 d[32]; Q4_1, Q5_1 f16 d[32], f16 m[32];
+ *               Q4_K, Q5_K int8 scale[32], int8 -minus[32]; Q6_K int8 scale[2][32], per 16 k
+ *       high    fifth bits (Q5_*): uint32[32], bit i = k i; fifth and sixth (Q6_K): uint32[2][32],
+ *               bits 2i, 2i + 1 of the j-th = k 16j + i
+ *       low     uint32[4][32], nibble i of the s-th = k 8s + i
+ * so every type takes the bits it has in the file, but that the K types' scales are bytes. */
+enum { PANEL_Q8_BYTES = 64 + 32 * 32 };
+
+/* High bits of a value beside its nibble; constant once inlined. */
+static inline __attribute__((always_inline)) uint32_t panel_high_bits(enum weight_type type)
+{
+    return type == WEIGHT_Q6_K                                                 ? 2
+           : type == WEIGHT_Q5_0 || type == WEIGHT_Q5_1 || type == WEIGHT_Q5_K ? 1
+                                                                               : 0;
+}
+
+/* Where a block's high bits, its nibbles, and the next block begin. */
+static inline __attribute__((always_inline)) size_t panel_high_off(enum weight_type type)
+{
+    return type == WEIGHT_Q4_1 || type == WEIGHT_Q5_1 ? 128 : 64;
+}
+
+static inline __attribute__((always_inline)) size_t panel_low_off(enum weight_type type)
+{
+    return panel_high_off(type) + 128 * (size_t)panel_high_bits(type);
+}
+
+static inline __attribute__((always_inline)) size_t panel_block_bytes(enum weight_type type)
+{
+    return panel_low_off(type) + 512;
+}
+
+/* What stands before the blocks of 256 k: 0 if the type has no super-blocks. */
+static inline __attribute__((always_inline)) size_t panel_super_bytes(enum weight_type type)
+{
+    return type == WEIGHT_Q6_K ? 64 : type == WEIGHT_Q4_K || type == WEIGHT_Q5_K ? 128 : 0;
+}
 
 enum { ATTN_TILE = 64, ATTN_PANELS = ATTN_TILE / KV_PANEL_TOKENS };
 
@@ -75,8 +108,8 @@ struct kernels {
      * bound by reading the panels.  Panels lie panel_bytes apart. */
     void (*few)(enum weight_type type, const uint8_t *panels, size_t panel_bytes, uint32_t n_panels,
                 uint32_t k, const float *x, size_t ldx, uint32_t n_rows, float *y, size_t ldy);
-    /* w[0..n)[32] := the panel's values at k0..k0+n-1; k0 and n are multiples of 32 for Q8_0, Q4_1.
-     * The same values that few() computes with. */
+    /* w[0..n)[32] := the panel's values at k0..k0+n-1.  Quantised types: k0 is a multiple of 256, n
+     * of 32.  The same values that few() computes with. */
     void (*expand)(enum weight_type type, const uint8_t *panel, uint32_t k0, uint32_t n, float *w);
     /* y[r][0..31] += x[r][0..n) * w[0..n)[0..31]: many rows over expanded weights. */
     void (*tile)(uint32_t n_rows, const float *w, size_t ldw, uint32_t n, const float *x,

@@ -172,16 +172,36 @@ V_INLINE v16i vi_load(const uint32_t *p)
     return (v16i){_mm256_loadu_si256((const __m256i *)p),
                   _mm256_loadu_si256((const __m256i *)(p + 8))};
 }
+V_INLINE v16i vi_shift1(v16i a)
+{
+    return (v16i){_mm256_srli_epi32(a.lo, 1), _mm256_srli_epi32(a.hi, 1)};
+}
+V_INLINE v16i vi_shift2(v16i a)
+{
+    return (v16i){_mm256_srli_epi32(a.lo, 2), _mm256_srli_epi32(a.hi, 2)};
+}
 V_INLINE v16i vi_shift4(v16i a)
 {
     return (v16i){_mm256_srli_epi32(a.lo, 4), _mm256_srli_epi32(a.hi, 4)};
 }
+V_INLINE v16 v_low_bits(v16i a, int bits)
+{
+    const __m256i mask = _mm256_set1_epi32(bits);
+
+    return (v16){_mm256_cvtepi32_ps(_mm256_and_si256(a.lo, mask)),
+                 _mm256_cvtepi32_ps(_mm256_and_si256(a.hi, mask))};
+}
 V_INLINE v16 v_nibble(v16i a)
 {
-    const __m256i low = _mm256_set1_epi32(15);
-
-    return (v16){_mm256_cvtepi32_ps(_mm256_and_si256(a.lo, low)),
-                 _mm256_cvtepi32_ps(_mm256_and_si256(a.hi, low))};
+    return v_low_bits(a, 15);
+}
+V_INLINE v16 v_bit(v16i a)
+{
+    return v_low_bits(a, 1);
+}
+V_INLINE v16 v_bit_pair(v16i a)
+{
+    return v_low_bits(a, 3);
 }
 
 V_INLINE float v_sum(v16 a)

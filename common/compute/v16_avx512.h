@@ -167,6 +167,14 @@ V_INLINE v16i vi_load(const uint32_t *p)
 {
     return _mm512_loadu_si512(p);
 }
+V_INLINE v16i vi_shift1(v16i a)
+{
+    return _mm512_srli_epi32(a, 1);
+}
+V_INLINE v16i vi_shift2(v16i a)
+{
+    return _mm512_srli_epi32(a, 2);
+}
 V_INLINE v16i vi_shift4(v16i a)
 {
     return _mm512_srli_epi32(a, 4);
@@ -178,6 +186,14 @@ V_INLINE v16 v_nibble(v16i a)
     const __m512 table = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
 
     return _mm512_permutexvar_ps(a, table);
+}
+V_INLINE v16 v_bit(v16i a)
+{
+    return _mm512_cvtepi32_ps(_mm512_and_si512(a, _mm512_set1_epi32(1)));
+}
+V_INLINE v16 v_bit_pair(v16i a)
+{
+    return _mm512_cvtepi32_ps(_mm512_and_si512(a, _mm512_set1_epi32(3)));
 }
 
 V_INLINE __m128 v_fold_sum(v16 a)

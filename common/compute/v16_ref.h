@@ -175,6 +175,18 @@ V_INLINE v16i vi_load(const uint32_t *p)
     memcpy(a.u, p, sizeof a.u);
     return a;
 }
+V_INLINE v16i vi_shift1(v16i a)
+{
+    for (int i = 0; i < 16; i++)
+        a.u[i] >>= 1;
+    return a;
+}
+V_INLINE v16i vi_shift2(v16i a)
+{
+    for (int i = 0; i < 16; i++)
+        a.u[i] >>= 2;
+    return a;
+}
 V_INLINE v16i vi_shift4(v16i a)
 {
     for (int i = 0; i < 16; i++)
@@ -185,6 +197,15 @@ V_INLINE v16i vi_shift4(v16i a)
 V_INLINE v16 v_nibble(v16i a)
 {
     V_EACH((float)(a.u[i] & 15));
+}
+/* The lowest bit, the lowest two, as a float. */
+V_INLINE v16 v_bit(v16i a)
+{
+    V_EACH((float)(a.u[i] & 1));
+}
+V_INLINE v16 v_bit_pair(v16i a)
+{
+    V_EACH((float)(a.u[i] & 3));
 }
 
 /* Sums and maxima over lanes: i with i+8, then +4, +2, +1. */

@@ -38,7 +38,8 @@ enum gguf_value_type {
     GGUF_VALUE_TYPES
 };
 
-/* Tensor types by their number in the file; gguf_type_name knows more than are named here. */
+/* Some tensor types by their number in the file; gguf_type_name knows more than are named here, and
+ * weight.h those that are computed with. */
 enum gguf_tensor_type {
     GGUF_TENSOR_F32 = 0,
     GGUF_TENSOR_F16 = 1,

@@ -139,7 +139,7 @@ void gguf_writer_strings(struct gguf_writer *w, const char *key, const struct gg
 }
 
 /* Bytes of a tensor, or 0 if the dimensions do not fit the type. */
-static uint64_t tensor_bytes(enum gguf_tensor_type type, const uint64_t *dims, uint32_t n_dims)
+static uint64_t tensor_bytes(uint32_t type, const uint64_t *dims, uint32_t n_dims)
 {
     uint32_t values, bytes;
     uint64_t n = 1;
@@ -176,7 +176,7 @@ static uint64_t padded(uint64_t n)
     return (n + WRITE_ALIGNMENT - 1) / WRITE_ALIGNMENT * WRITE_ALIGNMENT;
 }
 
-void *gguf_writer_tensor(struct gguf_writer *w, const char *name, enum gguf_tensor_type type,
+void *gguf_writer_tensor(struct gguf_writer *w, const char *name, uint32_t type,
                          const uint64_t *dims, uint32_t n_dims, uint64_t *bytes)
 {
     *bytes = tensor_bytes(type, dims, n_dims);

@@ -26,7 +26,7 @@ void gguf_writer_strings(struct gguf_writer *w, const char *key, const struct gg
 /* Adds a tensor and returns its zeroed data (bytes long, owned by the writer) to be filled in, or
  * NULL.  dims[0] runs fastest and must fill whole blocks of the type; the name has 64 bytes at
  * most. */
-void *gguf_writer_tensor(struct gguf_writer *w, const char *name, enum gguf_tensor_type type,
+void *gguf_writer_tensor(struct gguf_writer *w, const char *name, uint32_t type,
                          const uint64_t *dims, uint32_t n_dims, uint64_t *bytes);
 
 /* Writes under a temporary name beside path, then renames.  0 or -errno. */

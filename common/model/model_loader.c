@@ -102,25 +102,12 @@ int loader_f32(struct model_loader *l, const char *suffix, float fallback, float
 static int view_type(struct model_loader *l, const struct gguf_tensor *t, bool vector,
                      enum weight_type *out)
 {
-    switch (t->type) {
-    case GGUF_TENSOR_F32:
-        *out = WEIGHT_F32;
-        return 0;
-    case GGUF_TENSOR_F16:
-        *out = WEIGHT_F16;
-        break;
-    case GGUF_TENSOR_Q8_0:
-        *out = WEIGHT_Q8_0;
-        break;
-    case GGUF_TENSOR_Q4_1:
-        *out = WEIGHT_Q4_1;
-        break;
-    default:
-        gguf_error_set(l->err, "tensor %s: type %s is not supported (F32, F16, Q8_0, Q4_1 are)",
-                       t->name, gguf_type_name(t->type));
+    if (!weight_type_of_number(t->type, out)) {
+        gguf_error_set(l->err, "tensor %s: type %s is not supported (%s are)", t->name,
+                       gguf_type_name(t->type), weight_type_names());
         return -ENOTSUP;
     }
-    if (!vector)
+    if (!vector || *out == WEIGHT_F32)
         return 0;
     gguf_error_set(l->err, "tensor %s: expected F32 for a vector, found %s", t->name,
                    gguf_type_name(t->type));

@@ -57,18 +57,6 @@ static uint64_t tensor_state(const struct random_model *r, const char *name)
     return h;
 }
 
-static enum gguf_tensor_type file_type(enum weight_type type)
-{
-    static const enum gguf_tensor_type types[WEIGHT_TYPES] = {
-        [WEIGHT_F32] = GGUF_TENSOR_F32,
-        [WEIGHT_F16] = GGUF_TENSOR_F16,
-        [WEIGHT_Q8_0] = GGUF_TENSOR_Q8_0,
-        [WEIGHT_Q4_1] = GGUF_TENSOR_Q4_1,
-    };
-
-    return types[type];
-}
-
 static enum weight_type matrix_type(struct random_model *r)
 {
     static const enum weight_type cycle[] = {WEIGHT_Q8_0, WEIGHT_Q4_1, WEIGHT_F16, WEIGHT_F32};
@@ -98,7 +86,8 @@ static void add_matrix(struct random_model *r, const char *name, enum weight_typ
         r->rc = -EINVAL;
         return;
     }
-    out = gguf_writer_tensor(r->w, name, file_type(type), dims, n_slices > 1 ? 3 : 2, &bytes);
+    out = gguf_writer_tensor(r->w, name, weight_type_number(type), dims, n_slices > 1 ? 3 : 2,
+                             &bytes);
     if (!out)
         return; /* remembered by the writer */
     for (uint64_t i = 0; i < n_rows * n_slices; i++) {

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 enum option_id {
     OPTION_LAYERS = 256,
@@ -59,7 +60,8 @@ static int usage(FILE *f)
                "[--k-width N] [--v-width N]\n"
                "  [--kv-heads N,..] [--windows N,..] [--sinks N] [--experts 0|1,..] [--n-experts "
                "N] [--n-used N]\n"
-               "  [--type f32|f16|q8_0|q4_1|mixed] [--embd-type ..] [--ctx N] [--vocab N] [--seed "
+               "  [--type f32|f16|bf16|q8_0|q4_0|..|q6_k|mixed] [--embd-type ..] [--ctx N] "
+               "[--vocab N] [--seed "
                "N] [--tied]\n");
     return f == stderr ? 2 : 0;
 }
@@ -98,10 +100,8 @@ static bool parse_experts(const char *text, bool *out)
 
 static bool parse_type(const char *text, enum weight_type *out)
 {
-    static const char *const names[WEIGHT_TYPES] = {"f32", "f16", "q8_0", "q4_1"};
-
     for (int i = 0; i < WEIGHT_TYPES; i++)
-        if (strcmp(text, names[i]) == 0) {
+        if (strcasecmp(text, weight_type_name((enum weight_type)i)) == 0) {
             *out = (enum weight_type)i;
             return true;
         }

@@ -5,6 +5,7 @@
 #include <math.h>
 
 #include "common/compute/dense.h"
+#include "common/model/weight_block.h"
 #include "tests/bench/blas_ref.h"
 #include "tests/unit/compute_common.h"
 
@@ -14,7 +15,9 @@ struct shape {
 
 /* Tails of panels and of k, one output, several k pieces, several units. */
 static const struct shape shapes[] = {{1, 32}, {33, 64}, {64, 576}, {200, 288}, {31, 1600}};
-/* k of F32 and F16 need not be a multiple of a block. */
+/* Likewise for the types whose blocks are 256 long. */
+static const struct shape k_shapes[] = {{1, 256}, {33, 512}, {200, 768}, {31, 1536}};
+/* k of F32, F16 and BF16 need not be a multiple of a block. */
 static const struct shape odd_shapes[] = {{1, 1}, {47, 5}, {70, 259}, {32, 513}};
 
 static struct weight_view view_make(uint64_t *rng, enum weight_type type, struct shape s)
@@ -136,10 +139,13 @@ static void test_every_isa_equals_the_definition(void **state)
     uint64_t rng = 1;
 
     (void)state;
-    for (enum weight_type type = WEIGHT_F32; type < WEIGHT_TYPES; type++)
+    for (enum weight_type type = WEIGHT_F32; type < WEIGHT_Q4_K; type++)
         for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
             check_shape(&rng, type, shapes[i]);
-    for (enum weight_type type = WEIGHT_F32; type <= WEIGHT_F16; type++)
+    for (enum weight_type type = WEIGHT_Q4_K; type < WEIGHT_TYPES; type++)
+        for (size_t i = 0; i < sizeof k_shapes / sizeof k_shapes[0]; i++)
+            check_shape(&rng, type, k_shapes[i]);
+    for (enum weight_type type = WEIGHT_F32; type <= WEIGHT_BF16; type++)
         for (size_t i = 0; i < sizeof odd_shapes / sizeof odd_shapes[0]; i++)
             check_shape(&rng, type, odd_shapes[i]);
 }
@@ -167,7 +173,6 @@ static void check_positions(struct team *team, const struct dense_matrix *m, con
 
 static void test_rows_and_positions(void **state)
 {
-    const struct shape s = {70, 96};
     uint64_t rng = 2;
 
     (void)state;
@@ -175,6 +180,7 @@ static void test_rows_and_positions(void **state)
         if (!isa_supported(isa))
             continue;
         for (enum weight_type type = WEIGHT_F32; type < WEIGHT_TYPES; type++) {
+            const struct shape s = {70, type < WEIGHT_Q4_K ? 96 : 256};
             struct weight_view v = view_make(&rng, type, s);
             struct dense_matrix *m = matrix_make(isa, &v);
             float *row = random_floats(&rng, s.k), *filler = random_floats(&rng, 64 * s.k);
@@ -195,6 +201,54 @@ static void test_rows_and_positions(void **state)
             view_free(&v);
         }
     }
+}
+
+/* Any bytes but the block's f16 numbers at [from, from + n): what no quantiser would write. */
+static void scramble(uint64_t *rng, struct weight_view *v, uint32_t from, uint32_t n)
+{
+    const uint32_t bytes = weight_block_bytes(v->type);
+    uint8_t *data = (uint8_t *)(uintptr_t)v->data;
+
+    for (uint64_t i = 0; i < v->row_bytes * v->n_rows; i++) {
+        *rng = *rng * UINT64_C(6364136223846793005) + 1;
+        if (i % bytes - from >= n)
+            data[i] = (uint8_t)(*rng >> 56);
+    }
+}
+
+/* Every bit of a block, negative scales included, against the definition. */
+static void test_blocks_of_any_bytes(void **state)
+{
+    const struct shape s = {33, 512};
+    uint64_t rng = 11;
+    struct team *team;
+
+    (void)state;
+    assert_int_equal(team_create(&team, 1, NULL, 0), 0);
+    for (enum weight_type type = WEIGHT_Q8_0; type < WEIGHT_TYPES; type++) {
+        struct weight_view v = view_make(&rng, type, s);
+        float *x = random_floats(&rng, 13 * s.k), *y = random_floats(&rng, 13 * s.n);
+        float *expected = random_floats(&rng, 13 * s.n);
+
+        scramble(&rng, &v, type == WEIGHT_Q6_K ? 208 : 0, type == WEIGHT_Q6_K ? 2 : 4);
+        product_chain(&v, x, 13, expected);
+        for (enum isa isa = ISA_REF; isa < ISA_COUNT; isa++) {
+            if (!isa_supported(isa))
+                continue;
+            struct dense_matrix *m = matrix_make(isa, &v);
+
+            for (uint32_t rows = 1; rows <= 13; rows += 12) {
+                dense_apply(team, m, x, s.k, rows, y, s.n, false);
+                assert_same_bits(y, expected, (size_t)rows * s.n, weight_type_name(type));
+            }
+            dense_matrix_destroy(m);
+        }
+        free(x);
+        free(y);
+        free(expected);
+        view_free(&v);
+    }
+    team_destroy(team);
 }
 
 /* Three matrices of different types and shapes over one x, in one parallel region, accumulating
@@ -355,18 +409,18 @@ static void test_refusals(void **state)
     view_free(&v);
 }
 
-/* Packed matrices keep the bits per weight of their type. */
+/* Packed matrices keep the bits per weight of their type, but for the byte scales of Q4_K, Q5_K. */
 static void test_packed_size(void **state)
 {
-    const double bits[WEIGHT_TYPES] = {32, 16, 8.5, 5};
+    const double bits[WEIGHT_TYPES] = {32, 16, 16, 8.5, 4.5, 5, 5.5, 6, 4.625, 5.625, 6.5625};
     uint64_t rng = 6;
 
     (void)state;
     for (enum weight_type type = WEIGHT_F32; type < WEIGHT_TYPES; type++) {
-        struct weight_view v = view_make(&rng, type, (struct shape){64, 128});
+        struct weight_view v = view_make(&rng, type, (struct shape){64, 512});
         struct dense_matrix *m = matrix_make(ISA_REF, &v);
 
-        assert_true((double)dense_matrix_bytes(m) * 8 == bits[type] * 64 * 128);
+        assert_true((double)dense_matrix_bytes(m) * 8 == bits[type] * 64 * 512);
         dense_matrix_destroy(m);
         view_free(&v);
     }
@@ -377,6 +431,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_isa_equals_the_definition),
         cmocka_unit_test(test_rows_and_positions),
+        cmocka_unit_test(test_blocks_of_any_bytes),
         cmocka_unit_test(test_several_products_strided),
         cmocka_unit_test(test_against_openblas),
         cmocka_unit_test(test_extremes),

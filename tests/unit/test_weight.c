@@ -1,38 +1,93 @@
+/* Weights: the values of every type against the `gguf` package (tests/golden/weights.json, made by
+ * tests/tools/make_weights.py), views and their parts, and the encoder that tests use. */
 #include "model_test.h"
 
+#include "common/model/weight_block.h"
+
+#include <jansson.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
-static void test_q8_0_formula(void **state)
+static unsigned nibble_of(char c)
 {
-    struct weight_q8_0 b = {.d = float_to_half(0.3f)};
-    float out[WEIGHT_BLOCK];
-
-    (void)state;
-    for (int i = 0; i < WEIGHT_BLOCK; i++)
-        b.q[i] = (int8_t)(i * 8 - 128);
-    weight_dequant_q8_0(&b, out);
-    for (int i = 0; i < WEIGHT_BLOCK; i++)
-        assert_true(out[i] == half_to_float(b.d) * (float)(i * 8 - 128));
+    return c <= '9' ? (unsigned)(c - '0') : (unsigned)(c - 'a' + 10);
 }
 
-/* Low nibbles first; product, then sum.  The product is exact, so kernels may fuse the two. */
-static void test_q4_1_formula(void **state)
+/* The bytes that a string of the golden file spells. */
+static unsigned char *from_hex(const json_t *text, size_t n)
 {
-    struct weight_q4_1 b = {.d = float_to_half(0.1f), .m = float_to_half(-777.0f)};
-    const float d = half_to_float(b.d), m = half_to_float(b.m);
-    float out[WEIGHT_BLOCK];
+    const char *hex = json_string_value(text);
+    unsigned char *out = malloc(n);
+
+    assert_non_null(out);
+    assert_int_equal(strlen(hex), 2 * n);
+    for (size_t i = 0; i < n; i++)
+        out[i] = (unsigned char)(nibble_of(hex[2 * i]) << 4 | nibble_of(hex[2 * i + 1]));
+    return out;
+}
+
+/* Value for value the same number; zeros may differ in sign. */
+static void check_type(const json_t *golden)
+{
+    const uint32_t rows = (uint32_t)json_integer_value(json_object_get(golden, "rows"));
+    const uint32_t cols = (uint32_t)json_integer_value(json_object_get(golden, "columns"));
+    struct weight_view w = {.n_slices = 1, .n_rows = rows, .n_cols = cols};
+    float *out = malloc(cols * sizeof(*out));
+    unsigned char *blocks, *values;
+
+    assert_true(weight_type_of_number(
+        (uint32_t)json_integer_value(json_object_get(golden, "number")), &w.type));
+    assert_string_equal(weight_type_name(w.type),
+                        json_string_value(json_object_get(golden, "type")));
+    w.row_bytes = weight_row_bytes(w.type, cols);
+    blocks = from_hex(json_object_get(golden, "blocks"), w.row_bytes * rows);
+    values = from_hex(json_object_get(golden, "values"), (size_t)rows * cols * 4);
+    w.data = blocks;
+    for (uint32_t r = 0; r < rows; r++) {
+        const float *expected = (const float *)(const void *)values + (size_t)r * cols;
+
+        weight_dequant_row_ref(&w, r, out);
+        for (uint32_t i = 0; i < cols; i++)
+            if (!(out[i] == expected[i]))
+                fail_msg("%s row %u value %u: expected %a, found %a", weight_type_name(w.type), r,
+                         i, (double)expected[i], (double)out[i]);
+    }
+    free(blocks);
+    free(values);
+    free(out);
+}
+
+static void test_values_equal_the_gguf_package(void **state)
+{
+    char path[PATH_BYTES];
+    json_error_t error;
+    const json_t *golden;
+    size_t i;
 
     (void)state;
-    for (int i = 0; i < WEIGHT_BLOCK / 2; i++)
-        b.q[i] = (uint8_t)(i | (15 - i) << 4);
-    weight_dequant_q4_1(&b, out);
-    for (int i = 0; i < WEIGHT_BLOCK; i++) {
-        const float q = (float)(i < 16 ? i : 31 - i);
-        const volatile float product = d * q;
+    snprintf(path, sizeof(path), "%s/tests/golden/weights.json", OMNI_SOURCE_DIR);
+    json_t *root = json_load_file(path, 0, &error);
 
-        assert_true(out[i] == product + m);
-        assert_true(out[i] == fmaf(d, q, m));
+    assert_non_null(root);
+    assert_int_equal(json_array_size(json_object_get(root, "types")), WEIGHT_TYPES);
+    json_array_foreach(json_object_get(root, "types"), i, golden) check_type(golden);
+    json_decref(root);
+}
+
+/* The six-bit scales of the K types, packed and unpacked. */
+static void test_k_scales(void **state)
+{
+    uint8_t packed[12] = {0}, scale, minus;
+
+    (void)state;
+    for (uint32_t j = 0; j < 8; j++)
+        weight_k_scale_set(packed, j, (uint8_t)(63 - 7 * j), (uint8_t)(5 + 8 * j));
+    for (uint32_t j = 0; j < 8; j++) {
+        weight_k_scale(packed, j, &scale, &minus);
+        assert_int_equal(scale, 63 - 7 * j);
+        assert_int_equal(minus, (5 + 8 * j) & 63);
     }
 }
 
@@ -49,24 +104,37 @@ static void fill(float *x, size_t n)
 /* Encoding and decoding stays within half a step (and the rounding of the scale) of the input. */
 static void test_quantize_error(void **state)
 {
-    static const double bound[WEIGHT_TYPES] = {0, 0x1p-11, 0.5 / 127 + 0x1p-10, 1.0 / 15 + 0x1p-9};
-    float in[96], out[96];
-    unsigned char row[96 * 4];
+    static const double bound[WEIGHT_TYPES] = {
+        [WEIGHT_F32] = 0,
+        [WEIGHT_F16] = 0x1p-11,
+        [WEIGHT_BF16] = 0x1p-8,
+        [WEIGHT_Q8_0] = 0.5 / 127 + 0x1p-10,
+        [WEIGHT_Q4_0] = 0.5 / 7 + 0x1p-9,
+        [WEIGHT_Q4_1] = 1.0 / 15 + 0x1p-9,
+        [WEIGHT_Q5_0] = 0.5 / 15 + 0x1p-9,
+        [WEIGHT_Q5_1] = 1.0 / 31 + 0x1p-9,
+        [WEIGHT_Q4_K] = 1.0 / 15 + 1.0 / 63,
+        [WEIGHT_Q5_K] = 1.0 / 31 + 1.0 / 63,
+        [WEIGHT_Q6_K] = 0.5 / 31 + 1.0 / 127,
+    };
+    enum { N = WEIGHT_SUPER_BLOCK };
+    float in[N], out[N];
+    unsigned char row[N * 4];
 
     (void)state;
-    fill(in, 96);
+    fill(in, N);
     for (int type = 0; type < WEIGHT_TYPES; type++) {
         const struct weight_view w = {.type = (enum weight_type)type,
                                       .n_slices = 1,
                                       .n_rows = 1,
-                                      .n_cols = 96,
-                                      .row_bytes = weight_row_bytes((enum weight_type)type, 96),
+                                      .n_cols = N,
+                                      .row_bytes = weight_row_bytes((enum weight_type)type, N),
                                       .data = row};
         double largest = 0;
 
-        weight_quantize_row(w.type, in, 96, row);
+        weight_quantize_row(w.type, in, N, row);
         weight_dequant_row_ref(&w, 0, out);
-        for (int i = 0; i < 96; i++)
+        for (int i = 0; i < N; i++)
             largest = fmax(largest, fabs((double)out[i] - (double)in[i]));
         assert_true(largest <= bound[type]);
     }
@@ -82,12 +150,12 @@ static void test_constant_blocks(void **state)
     for (int i = 0; i < WEIGHT_BLOCK; i++)
         in[i] = 0.5f;
     weight_quantize_row(WEIGHT_Q4_1, in, WEIGHT_BLOCK, &q4);
-    weight_dequant_q4_1(&q4, out);
+    weight_dequant_block(WEIGHT_Q4_1, &q4, out);
     assert_true(out[0] == 0.5f && out[31] == 0.5f);
     for (int i = 0; i < WEIGHT_BLOCK; i++)
         in[i] = 0;
     weight_quantize_row(WEIGHT_Q8_0, in, WEIGHT_BLOCK, &q8);
-    weight_dequant_q8_0(&q8, out);
+    weight_dequant_block(WEIGHT_Q8_0, &q8, out);
     assert_true(out[0] == 0 && out[31] == 0);
 }
 
@@ -98,6 +166,7 @@ static void test_sizes(void **state)
     assert_int_equal(weight_row_bytes(WEIGHT_F16, 64), 128);
     assert_int_equal(weight_row_bytes(WEIGHT_Q8_0, 64), 68);
     assert_int_equal(weight_row_bytes(WEIGHT_Q4_1, 64), 40);
+    assert_int_equal(weight_row_bytes(WEIGHT_Q6_K, 512), 420);
     assert_string_equal(weight_type_name(WEIGHT_Q4_1), "Q4_1");
 }
 
@@ -185,8 +254,8 @@ static void test_same_tensor_two_types(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_q8_0_formula),
-        cmocka_unit_test(test_q4_1_formula),
+        cmocka_unit_test(test_values_equal_the_gguf_package),
+        cmocka_unit_test(test_k_scales),
         cmocka_unit_test(test_quantize_error),
         cmocka_unit_test(test_constant_blocks),
         cmocka_unit_test(test_sizes),
