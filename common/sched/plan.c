@@ -23,16 +23,22 @@ static uint64_t due(const struct sched_seq *s)
     return s->first_due_ns != 0 ? s->first_due_ns : UINT64_MAX;
 }
 
-/* By due time; arrivals are nearly in that order, so that the tail is nearly always the place. */
+static bool may_precede(const struct sched_seq *s, const struct sched_seq *other)
+{
+    return s->rank != other->rank ? s->rank < other->rank : due(s) <= due(other);
+}
+
+/* By rank, then by due time; arrivals are nearly in that order, so that the tail is nearly always the
+ * place. */
 static void insert_by_due(struct plan *p, struct plan_list *list, uint32_t seq)
 {
     uint32_t *at = &list->head, *next = p->scratch->next;
 
-    if (list->tail == SCHED_NONE || due(&p->seqs[list->tail]) <= due(&p->seqs[seq])) {
+    if (list->tail == SCHED_NONE || may_precede(&p->seqs[list->tail], &p->seqs[seq])) {
         append(p, list, seq);
         return;
     }
-    while (due(&p->seqs[*at]) <= due(&p->seqs[seq]))
+    while (may_precede(&p->seqs[*at], &p->seqs[seq]))
         at = &next[*at];
     next[seq] = *at;
     *at = seq;

@@ -74,4 +74,5 @@ static void decide(const struct sched_state *state, struct sched_decision *d)
 const struct sched_policy policy_harvest = {
     .name = "harvest",
     .doc = "device only, best effort fills what the latency model leaves, KV swapped to host",
-    .decide = decide};
+    .decide = decide,
+    .heeds_gaps = true};

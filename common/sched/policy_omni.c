@@ -672,4 +672,5 @@ static void decide(const struct sched_state *state, struct sched_decision *d)
 const struct sched_policy policy_omni = {
     .name = "omni",
     .doc = "worth most per time among device, workers, one batch or two, within the objectives",
-    .decide = decide};
+    .decide = decide,
+    .heeds_gaps = true};

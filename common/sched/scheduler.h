@@ -8,7 +8,7 @@
  *
  * Order of rows in a batch: latency-sensitive decodes, latency-sensitive chunks, best-effort
  * chunks, best-effort decodes (as the paper has it, arXiv 2603.12831); within a group by class,
- * then oldest first; latency-sensitive chunks by the time their first token is due.
+ * then oldest first; latency-sensitive chunks by rank, then by the time their first token is due.
  *
  * Rules that hold for every policy, and are tested on random states:
  *   - rows, sequences, blocks, copies, slots and returned rows stay within the state's bounds
@@ -83,6 +83,8 @@ struct sched_policy {
     const char *name;
     const char *doc; /* one line: what it stands for */
     void (*decide)(const struct sched_state *state, struct sched_decision *decision);
+    bool heeds_gaps; /* best effort makes no sweep longer than slo_use_pct of the tightest TPOT
+                        objective among its decodes */
 };
 
 /* Memory for decisions over at most n_seqs sequences.  0 or -ENOMEM; fini is safe after both. */

@@ -35,6 +35,7 @@ struct sched_seq {
     uint32_t n_todo;           /* to compute before the next token: 1 = a decode; never 0 */
     uint32_t n_rest;           /* output tokens still allowed, the next one included */
     uint32_t n_likely;         /* of them expected; 0 = unknown, as many as allowed */
+    uint32_t rank;             /* of latency-sensitive prompts, where tenants share (fair_share.h) */
     uint32_t n_blocks;         /* device blocks held, per layer group */
     uint32_t n_freed;  /* of all groups: would come free if it went (shared ones would not) */
     uint32_t n_shared; /* WAITING: leading positions that others' blocks give it; whole blocks */
