@@ -8,5 +8,6 @@ enum { COMMAND_DONE = 0, COMMAND_FAILED = 1, COMMAND_USAGE = 2 };
 /* argv[0] is the subcommand's name; the result is the program's exit status. */
 int command_profile(int argc, char **argv);
 int command_run(int argc, char **argv);
+int command_plan(int argc, char **argv);
 
 #endif

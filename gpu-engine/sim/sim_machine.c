@@ -206,8 +206,16 @@ void sim_machine_timing(const struct sim_machine *machine, const struct sim_mode
     make_workers(machine, t);
 }
 
-int sim_machine_use_profile(struct sim_timing *t, const struct sim_model *model, const char *path,
-                            struct error *err)
+static void scale_kv_reads(struct latency_model *m, double factor)
+{
+    for (uint32_t k = 0; k < m->n_kinds; k++) {
+        m->kind[k].da_a *= factor;
+        m->kind[k].pa_h *= factor;
+    }
+}
+
+int sim_machine_use_profile(struct sim_timing *t, const struct sim_model *model, enum kv_type type,
+                            const char *path, struct error *err)
 {
     struct profile profile;
     int rc = profile_file_read(&profile, path, err);
@@ -217,6 +225,9 @@ int sim_machine_use_profile(struct sim_timing *t, const struct sim_model *model,
     if (profile.latency.n_layers != model->n_layers)
         return error_set(err, -EINVAL, "profile %s: %u layers, %s has %u", path,
                          profile.latency.n_layers, model->name, model->n_layers);
+    double taken_bytes = geometry_element_bytes((enum kv_type)profile.key.kv_type);
+    if (taken_bytes > 0)
+        scale_kv_reads(&profile.latency, geometry_element_bytes(type) / taken_bytes);
     memcpy(profile.latency.worker, t->gpu.worker, sizeof t->gpu.worker);
     t->gpu = profile.latency;
     return 0;

@@ -48,8 +48,9 @@ void sim_machine_timing(const struct sim_machine *machine, const struct sim_mode
                         enum kv_type type, uint32_t rows_max, struct sim_timing *t);
 
 /* Device times from a profile file (of `omni profile`, or converted); its layers must be the
- * model's.  0, or -errno with *err. */
-int sim_machine_use_profile(struct sim_timing *t, const struct sim_model *model, const char *path,
-                            struct error *err);
+ * model's.  Where it was taken with another KV type, what attention reads is scaled by the bytes.
+ * 0, or -errno with *err. */
+int sim_machine_use_profile(struct sim_timing *t, const struct sim_model *model, enum kv_type type,
+                            const char *path, struct error *err);
 
 #endif

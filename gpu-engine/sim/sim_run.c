@@ -99,7 +99,7 @@ static int open_timing(struct sim_run *r, struct error *err)
     r->timing.noise = o->noise;
     r->timing.seed = o->load.seed;
     if (o->profile != NULL)
-        rc = sim_machine_use_profile(&r->timing, o->model, o->profile, err);
+        rc = sim_machine_use_profile(&r->timing, o->model, o->kv_type, o->profile, err);
     if (o->offload == CONFIG_OFFLOAD_NEVER)
         r->timing.n_workers = 0;
     return rc;
@@ -250,6 +250,16 @@ static void mark_edges(struct sim_run *r)
     }
 }
 
+static void tell_progress(struct sim_run *r)
+{
+    if (r->options.progress == NULL || r->clock.now_ns < r->progress_ns)
+        return;
+    r->progress_ns = r->clock.now_ns + r->until_ns / 100;
+    if (r->clock.now_ns < r->until_ns)
+        r->options.progress(r->options.progress_arg,
+                            (double)r->clock.now_ns / (double)r->until_ns);
+}
+
 static void advance(struct sim_run *r)
 {
     uint64_t next = next_event_ns(r);
@@ -257,6 +267,7 @@ static void advance(struct sim_run *r)
     r->clock.now_ns = next > r->clock.now_ns ? next : r->clock.now_ns + 1;
     mark_edges(r);
     sim_run_average(r);
+    tell_progress(r);
 }
 
 static void step(struct sim_run *r)

@@ -36,6 +36,8 @@ struct sim_options {
     uint32_t auto_free_pct;
     uint32_t without;      /* enum sched_without */
     const char *sweep_log; /* NULL: none */
+    void (*progress)(void *arg, double share); /* NULL, or called some hundred times */
+    void *progress_arg;
 };
 
 /* A request as its client sees it. */

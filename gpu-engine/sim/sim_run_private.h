@@ -40,6 +40,7 @@ struct sim_run {
     uint32_t ls_open;           /* of the window, not ended */
     uint64_t from_ns, until_ns; /* the window */
     bool load_off;
+    uint64_t progress_ns; /* when it is next spoken of */
 
     struct sim_mark first, last;
     bool marked_first, marked_last;

@@ -33,7 +33,7 @@ static const struct {
     const char *name, *program, *doc;
 } programs[] = {
     {"sim", "omni-sim", "simulate a machine and a load in virtual time"},
-    {"plan", "omni-sim", "what a machine could serve"},
+    {"plan", "omni-sim", "how much best effort fits beside a load, and what more would buy"},
     {"profile", "omni-sim", "fit the latency model to this machine"},
 };
 
