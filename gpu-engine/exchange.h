@@ -8,10 +8,11 @@
  * A slot is the fixed place of one offloaded row: slot = worker * slots_per_worker + i.  Its
  * generation grows by one with every job.
  *
- * Device thread: payload, post, flush, poll_done, take.  Engine thread: all others. */
+ * Device thread: payload, post, flush, rouse, poll_done, await, take.  Engine thread: all others. */
 #ifndef OMNI_GPU_ENGINE_EXCHANGE_H
 #define OMNI_GPU_ENGINE_EXCHANGE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct exchange;
@@ -41,6 +42,14 @@ enum exchange_peer {
     EXCHANGE_PEER_DEAD
 };
 
+/* A sleep of the device thread: until enough() says so, or until_ns. */
+struct exchange_wait {
+    bool (*enough)(void *arg); /* polls done words by itself; called often */
+    void *arg;
+    uint64_t spin_until_ns; /* as in bell.h: 0 unless device and workers own disjoint cores */
+    uint64_t until_ns;
+};
+
 struct exchange_ops {
     const char *name;
     void (*payload)(struct exchange *x, uint32_t slot, struct exchange_payload *out);
@@ -55,6 +64,8 @@ struct exchange_ops {
     /* Refreshes done[slot] = generation of the last finished job of each slot, for all slots;
      * what is seen here was published by the worker with release: its output may be read. */
     void (*poll_done)(struct exchange *x, uint32_t *done);
+    /* Sleeps; workers wake it.  NULL: nothing here would, exchange_await looks from time to time. */
+    void (*await)(struct exchange *x, const struct exchange_wait *wait);
     /* The output was copied out of the slot: DONE -> FREE.  0, or -EIO: the worker could not
      * compute the job, so what was copied is no output. */
     int (*take)(struct exchange *x, uint32_t slot, uint32_t generation);
@@ -114,6 +125,9 @@ static inline void exchange_rouse(struct exchange *x, uint32_t worker)
     if (x->ops->rouse)
         x->ops->rouse(x, worker);
 }
+
+/* exchange.c */
+void exchange_await(struct exchange *x, const struct exchange_wait *wait);
 
 static inline uint32_t exchange_n_slots(const struct exchange *x)
 {

@@ -88,6 +88,18 @@ static void shm_poll_done(struct exchange *x, uint32_t *done)
     }
 }
 
+/* The engine thread sleeps on this bell too, but never while a sweep is in flight. */
+static void shm_await(struct exchange *x, const struct exchange_wait *wait)
+{
+    struct bell_shared *bell = &shm_of(x)->page.shared->done_bell;
+    const struct bell_wait sleep = {.ready = wait->enough,
+                                    .arg = wait->arg,
+                                    .spin_until_ns = wait->spin_until_ns,
+                                    .until_ns = wait->until_ns};
+
+    bell_sleep(&bell, 1, &sleep);
+}
+
 static int shm_take(struct exchange *x, uint32_t slot, uint32_t generation)
 {
     uint32_t s;
@@ -246,6 +258,7 @@ static const struct exchange_ops shm_ops = {
     .flush = shm_flush,
     .rouse = shm_rouse,
     .poll_done = shm_poll_done,
+    .await = shm_await,
     .take = shm_take,
     .staging = shm_staging,
     .copy_out = shm_copy_is_done,

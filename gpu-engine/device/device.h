@@ -90,6 +90,11 @@ struct device_pick {
     uint32_t wait_ns; /* ... at most so long; 0 = never wait (funded from slack) */
 };
 
+/* How fast a worker is predicted to be; ns_per_byte 0: not known. */
+struct device_pace {
+    double fixed_ns, ns_per_byte; /* per job; per KV byte that it reads */
+};
+
 struct device_sweep {
     uint64_t seq; /* 1, 2, ...: sweeps complete in this order */
     struct device_batch batch[DEVICE_BATCHES];
@@ -105,8 +110,11 @@ struct device_sweep {
     uint64_t wait_total_ns;         /* all layers' waits together, at most */
     bool checkpoint;                /* best-effort blocks go to host memory as they fill:
                                        caps.checkpoints */
-    const uint64_t *arrival_ns; /* [n_layers] predicted time from the sweep's start to the layer's
+    const uint64_t *arrival_ns;   /* [n_layers] predicted time from the sweep's start to the layer's
                                    output projection: the deadline written into its jobs */
+    const uint64_t *arrival_b_ns; /* the same of batch B's; NULL: as batch A's */
+    const struct device_pace *pace; /* [n_workers]; NULL: nothing is predicted of them, so nobody
+                                       is waited for */
 };
 
 struct device_layer_log {
@@ -115,7 +123,10 @@ struct device_layer_log {
     uint32_t first;     /* index of the first in device_done.picked */
     uint64_t proj_ns;   /* when the output projection began, device clock */
     uint64_t jobs_ns;   /* when the layer's jobs were out */
-    uint64_t waited_ns; /* funded wait spent */
+    uint64_t waited_ns; /* funded wait spent, of both batches */
+    /* Two batches: what batch B did between jobs_ns and proj_ns, which are batch A's. */
+    uint64_t b_ns, b_attention_ns; /* its time without waits; of it, its attention */
+    uint64_t b_waited_ns;          /* of waited_ns, what lay between them */
 };
 
 struct device_token {

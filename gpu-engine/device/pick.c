@@ -27,14 +27,15 @@ static uint32_t insert_by_age(const struct pick_slot *slots, uint32_t slot_idx, 
 }
 
 uint32_t pick_rows(const struct pick_slot *slots, uint32_t n_slots, uint32_t layer,
-                   const uint32_t *done, uint32_t n_ranks, uint64_t age_max, uint32_t p_max,
-                   uint32_t *out)
+                   const uint32_t *done, uint32_t n_ranks, uint64_t age_max, uint32_t batches,
+                   uint32_t p_max, uint32_t *out)
 {
     uint32_t n = 0, n_rows = 0, n_taken = 0;
 
     for (uint32_t s = 0; s < n_slots; s++) {
         if (slots[s].state == PICK_SLOT_POSTED && slots[s].layer == layer &&
-            slots[s].age <= age_max && is_returned(&slots[s], s, n_slots, done, n_ranks))
+            slots[s].age <= age_max && (batches >> slots[s].batch & 1) != 0 &&
+            is_returned(&slots[s], s, n_slots, done, n_ranks))
             n = insert_by_age(slots, s, out, n, p_max);
     }
     /* The first that does not fit ends the pick: to skip it for a younger one could starve it. */

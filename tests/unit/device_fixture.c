@@ -236,6 +236,17 @@ void fixture_enter(struct device_fixture *f, struct fixture_request *r)
     memcpy(e->tokens, r->tokens + r->n_kv, e->n_q * sizeof *e->tokens);
 }
 
+void fixture_wait(struct device_fixture *f, uint32_t total_ms, uint16_t want, uint32_t job_ms)
+{
+    f->wait_total_ns = total_ms * NS_PER_MS;
+    f->pace = (struct device_pace){.fixed_ns = (double)job_ms * NS_PER_MS,
+                                   .ns_per_byte = job_ms > 0 ? 1e-9 : 0};
+    for (uint32_t l = 0; l < KV_LAYERS_MAX; l++) {
+        f->picks[l].want = want;
+        f->picks[l].wait_ns = (uint32_t)f->wait_total_ns;
+    }
+}
+
 /* ---- Running it ------------------------------------------------------------------------------ */
 
 static void note_hidden(const struct device_fixture *f, struct fixture_request *r, uint32_t pos,
@@ -284,13 +295,18 @@ static void note_offloaded(struct device_fixture *f, const struct device_token *
 
 static void submit(struct device_fixture *f)
 {
-    const struct device_sweep sweep = {.seq = ++f->n_sweeps,
-                                       .p_total = UINT32_MAX,
-                                       .batch = {{.n_seqs = f->n_seqs, .seqs = f->seqs}},
-                                       .enter = f->enters,
-                                       .n_enter = f->n_enters,
-                                       .pick = f->picks,
-                                       .arrival_ns = f->arrivals};
+    uint32_t n_a = f->n_seqs - f->n_seqs_b;
+    const struct device_sweep sweep = {
+        .seq = ++f->n_sweeps,
+        .p_total = UINT32_MAX,
+        .batch = {{.n_seqs = n_a, .seqs = f->seqs}, {.n_seqs = f->n_seqs_b, .seqs = f->seqs + n_a}},
+        .enter = f->enters,
+        .n_enter = f->n_enters,
+        .n_enter_b = f->n_enters_b,
+        .wait_total_ns = f->wait_total_ns,
+        .pace = f->pace.ns_per_byte > 0 ? &f->pace : NULL,
+        .pick = f->picks,
+        .arrival_ns = f->arrivals};
 
     assert_int_equal(device_cpu.submit(f->device, &sweep), 0);
 }
@@ -305,6 +321,7 @@ uint32_t fixture_sweep(struct device_fixture *f)
     assert_int_equal(device_cpu.poll(f->device, &done), 1);
     assert_int_equal(done.error, 0);
     assert_int_equal(done.seq, f->n_sweeps);
+    memcpy(f->layers, done.layer, f->geometry.n_layers * sizeof *f->layers);
     note_common(f);
     for (uint32_t i = 0; i < done.n_out; i++) {
         if ((done.out[i].source & DEVICE_TOKEN_OFFLOADED) != 0) {
@@ -315,7 +332,7 @@ uint32_t fixture_sweep(struct device_fixture *f)
             note_token(f->members[done.out[i].source], seq->pos + seq->n_rows, &done.out[i]);
         }
     }
-    f->n_seqs = f->n_enters = f->n_rows = 0;
+    f->n_seqs = f->n_enters = f->n_seqs_b = f->n_enters_b = f->n_rows = 0;
     return n_offloaded;
 }
 

@@ -73,7 +73,12 @@ struct device_fixture {
     struct fixture_request *members[FIXTURE_SEQS];
     struct device_enter enters[FIXTURE_RETURNED];
     uint32_t n_seqs, n_enters;
+    uint32_t n_seqs_b, n_enters_b; /* the last so many of them are batch B's */
     uint32_t n_rows;
+    /* Kept from sweep to sweep. */
+    uint64_t wait_total_ns;
+    struct device_pace pace;                       /* of the one worker; zero: not predicted */
+    struct device_layer_log layers[KV_LAYERS_MAX]; /* of the last sweep */
 };
 
 void fixture_open(struct device_fixture *f, const struct fixture_options *o);
@@ -102,6 +107,9 @@ const float *fixture_logits(const struct device_fixture *f, uint32_t i);
 void fixture_add_filler(struct device_fixture *f, uint32_t which, uint32_t n);
 /* All known tokens that are not computed enter as one offloaded row. */
 void fixture_enter(struct device_fixture *f, struct fixture_request *r);
+
+/* From now on sweeps may wait so long for `want` jobs of a layer, each predicted to take job_ms. */
+void fixture_wait(struct device_fixture *f, uint32_t total_ms, uint16_t want, uint32_t job_ms);
 
 /* Runs the pending sweep, empty or not, and takes its results in.  Returns the offloaded tokens. */
 uint32_t fixture_sweep(struct device_fixture *f);

@@ -17,6 +17,7 @@ enum {
     N_OUTPUT = 12,
     N_MAX = N_PROMPT + N_OUTPUT + 1,
     EXIT_SKIPPED = 77,
+    WAIT_MS = 1000,
 };
 
 static const struct device_sampling drawn = {
@@ -265,17 +266,14 @@ static void test_half_of_the_layers_in_the_arena(void **state)
 
 static struct fixture_request crowd[FIXTURE_SLOTS];
 
-static void start_crowd(int c, uint32_t n_groups, uint32_t delay, uint16_t p_max)
-{
-    open_case(&fixture, &cases[c], n_groups, 2, delay);
-    for (uint32_t l = 0; l < KV_LAYERS_MAX; l++)
-        fixture.picks[l].p_max = p_max;
-    for (uint32_t i = 0; i < FIXTURE_SLOTS; i++) {
-        init_request(&fixture, &crowd[i]);
-        fixture_prefill(&fixture, &crowd[i], N_PROMPT);
-        fixture_offload(&fixture, &crowd[i], i, n_groups == 1 ? 1 : 1 + i % 3);
-    }
-}
+/* How a crowd's sweeps are run. */
+struct crowd_options {
+    uint32_t n_groups, n_threads, delay;
+    uint16_t p_max;
+    bool two; /* common rows change between batch A and B, and entering ones too if halves */
+    bool halves;
+    bool waits;
+};
 
 /* Whoever is between two tokens enters, the next in turn first; true while somebody is not done.
  * entered[i]: position of the row that is in work, or was. */
@@ -297,20 +295,45 @@ static bool enter_crowd(uint32_t step, uint32_t entered[FIXTURE_SLOTS])
     return busy;
 }
 
-/* Each at a layer of its own, beside common rows that fill the batch now and then; more of them
- * return at a layer than it takes.  With two groups they also differ in what is in the arena, so
- * that rows that stayed meet rows that return. */
-static void check_crowd(int c, uint32_t n_groups, uint32_t delay, uint16_t p_max)
+static void start_crowd(int c, const struct crowd_options *o)
+{
+    open_case(&fixture, &cases[c], o->n_groups, o->n_threads, o->delay);
+    for (uint32_t l = 0; l < KV_LAYERS_MAX; l++)
+        fixture.picks[l].p_max = o->p_max;
+    for (uint32_t i = 0; i < FIXTURE_SLOTS; i++) {
+        init_request(&fixture, &crowd[i]);
+        fixture_prefill(&fixture, &crowd[i], N_PROMPT);
+        fixture_offload(&fixture, &crowd[i], i, o->n_groups == 1 ? 1 : 1 + i % 3);
+    }
+    if (o->waits)
+        fixture_wait(&fixture, WAIT_MS, UINT16_MAX, 1);
+}
+
+/* Common rows that fill the batch now and then, or batch A and B. */
+static void add_fillers(const struct crowd_options *o, uint32_t step)
+{
+    bool full = step % (4 * row_step) == 3;
+
+    fixture_add_filler(&fixture, 0, full ? FIXTURE_ROWS / 2 : step % 5);
+    fixture_add_filler(&fixture, 1, full ? FIXTURE_ROWS / 2 : o->two ? step % 7 : 0);
+    if (o->two)
+        fixture.n_seqs_b = fixture.n_seqs < step % 3 ? fixture.n_seqs : step % 3;
+    if (o->halves)
+        fixture.n_enters_b = (fixture.n_enters + step % 2) / 2;
+}
+
+/* Each at a layer of its own, beside common rows; more of them return at a layer than it takes.
+ * With two groups they also differ in what is in the arena, so that rows that stayed meet rows that
+ * return. */
+static void check_crowd(int c, const struct crowd_options *o)
 {
     uint32_t entered[FIXTURE_SLOTS] = {0};
     uint32_t step = 0;
 
-    start_crowd(c, n_groups, delay, p_max);
+    start_crowd(c, o);
     for (; enter_crowd(step, entered); step++) {
         assert_true(step < 5000);
-        bool full = step % (4 * row_step) == 3;
-        fixture_add_filler(&fixture, 0, full ? FIXTURE_ROWS / 2 : step % 5);
-        fixture_add_filler(&fixture, 1, full ? FIXTURE_ROWS / 2 : 0);
+        add_fillers(o, step);
         fixture_sweep(&fixture);
     }
     for (uint32_t i = 0; i < FIXTURE_SLOTS; i++)
@@ -318,14 +341,220 @@ static void check_crowd(int c, uint32_t n_groups, uint32_t delay, uint16_t p_max
     fixture_close(&fixture);
 }
 
+static void check_crowds(const struct crowd_options *all, size_t n)
+{
+    for (int c = first_case; c < N_CASES; c++) {
+        for (size_t i = 0; i < n; i++)
+            check_crowd(c, &all[i]);
+    }
+}
+
 static void test_a_crowd_of_offloaded_rows(void **state)
+{
+    static const struct crowd_options all[] = {
+        {.n_groups = 1, .n_threads = 2, .p_max = FIXTURE_RETURNED},
+        {.n_groups = 1, .n_threads = 2, .p_max = FIXTURE_RETURNED, .delay = 5},
+        {.n_groups = 1, .n_threads = 2, .p_max = 1, .delay = 5},
+        {.n_groups = 2, .n_threads = 2, .p_max = FIXTURE_RETURNED, .delay = 5},
+    };
+
+    (void)state;
+    check_crowds(all, sizeof all / sizeof *all);
+}
+
+/* ---- Two batches ----------------------------------------------------------------------------- */
+
+static void test_a_crowd_beside_two_batches(void **state)
+{
+    static const struct crowd_options all[] = {
+        {.n_groups = 1, .n_threads = 1, .p_max = FIXTURE_RETURNED, .two = true},
+        {.n_groups = 1, .n_threads = 2, .p_max = 1, .delay = 5, .two = true},
+        {.n_groups = 2, .n_threads = 2, .p_max = FIXTURE_RETURNED, .delay = 5, .two = true},
+    };
+
+    (void)state;
+    check_crowds(all, sizeof all / sizeof *all);
+}
+
+static void test_a_crowd_in_two_batches(void **state)
+{
+    static const struct crowd_options all[] = {
+        {.n_groups = 1, .n_threads = 2, .p_max = FIXTURE_RETURNED, .halves = true},
+        {.n_groups = 1, .n_threads = 1, .p_max = 2, .delay = 5, .two = true, .halves = true},
+        {.n_groups = 2, .n_threads = 2, .p_max = 3, .delay = 5, .two = true, .halves = true},
+    };
+
+    (void)state;
+    check_crowds(all, sizeof all / sizeof *all);
+}
+
+static void test_a_crowd_that_is_waited_for(void **state)
+{
+    static const struct crowd_options all[] = {
+        {.n_groups = 1, .n_threads = 2, .p_max = 2, .delay = 1, .waits = true},
+        {.n_groups = 2,
+         .n_threads = 1,
+         .p_max = 4,
+         .delay = 1,
+         .two = true,
+         .halves = true,
+         .waits = true},
+    };
+
+    (void)state;
+    check_crowds(all, sizeof all / sizeof *all);
+}
+
+/* Decodes as batch A, a prompt in chunks as batch B: neither knows of the other. */
+static void check_chunks_beside_decodes(int c, uint32_t chunk, uint32_t n_threads)
+{
+    static struct fixture_request prompt;
+
+    open_case(&fixture, &cases[c], 1, n_threads, 0);
+    init_request(&fixture, &request);
+    init_request(&fixture, &prompt);
+    fixture_prefill(&fixture, &request, N_PROMPT);
+    for (uint32_t i = 0; i < N_OUTPUT || prompt.n_kv < N_PROMPT; i++) {
+        uint32_t left = N_PROMPT - prompt.n_kv;
+
+        if (i < N_OUTPUT)
+            fixture_add(&fixture, &request, 1);
+        if (left > 0) {
+            fixture_add(&fixture, &prompt, left < chunk ? left : chunk);
+            fixture.n_seqs_b = 1;
+        }
+        fixture_sweep(&fixture);
+    }
+    fixture_decode(&fixture, &prompt, N_OUTPUT);
+    fixture_assert_equal(&references[c], &request, 0);
+    fixture_assert_equal(&references[c], &prompt, 0);
+    fixture_close(&fixture);
+}
+
+static void test_chunks_beside_decodes(void **state)
 {
     (void)state;
     for (int c = first_case; c < N_CASES; c++) {
-        check_crowd(c, 1, 0, FIXTURE_RETURNED);
-        check_crowd(c, 1, 5, FIXTURE_RETURNED);
-        check_crowd(c, 1, 5, 1);
-        check_crowd(c, 2, 5, FIXTURE_RETURNED);
+        check_chunks_beside_decodes(c, 7, 1);
+        check_chunks_beside_decodes(c, 64, 2);
+    }
+}
+
+/* What batch B did lies in batch A's windows, and is told apart. */
+static void test_the_log_of_two_batches(void **state)
+{
+    (void)state;
+    open_case(&fixture, &cases[CASE_ALL], 1, 1, 0);
+    init_request(&fixture, &request);
+    fixture_prefill(&fixture, &request, N_PROMPT);
+    for (uint32_t i = 0; i < 2; i++) {
+        fixture_add(&fixture, &request, 1);
+        fixture_add_filler(&fixture, 0, FIXTURE_ROWS / 2);
+        fixture.n_seqs_b = i;
+        fixture_sweep(&fixture);
+        for (uint32_t l = 0; l < fixture.geometry.n_layers; l++) {
+            const struct device_layer_log *log = &fixture.layers[l];
+
+            assert_int_equal(log->b_waited_ns, 0);
+            assert_true(i == 0 ? log->b_ns == 0 : log->b_ns > log->b_attention_ns);
+            assert_true(log->proj_ns - log->jobs_ns >= log->b_ns);
+            assert_true(i == 0 || log->b_attention_ns > 0);
+        }
+    }
+    fixture_close(&fixture);
+}
+
+/* ---- Waiting --------------------------------------------------------------------------------- */
+
+static uint64_t waited_ns(void)
+{
+    uint64_t ns = 0;
+
+    for (uint32_t l = 0; l < fixture.geometry.n_layers; l++)
+        ns += fixture.layers[l].waited_ns;
+    return ns;
+}
+
+/* One offloaded row enters; its results are hidden for up to so many looks. */
+static void enter_one(uint32_t delay)
+{
+    open_case(&fixture, &cases[CASE_ALL], 1, 1, delay);
+    init_request(&fixture, &request);
+    fixture_prefill(&fixture, &request, N_PROMPT);
+    fixture_offload(&fixture, &request, 0, 1);
+    fixture_enter(&fixture, &request);
+}
+
+enum { NEVER_BACK = 1000000 };
+
+/* With time enough all jobs ride, though none would without. */
+static void test_a_wait_makes_rows_ride(void **state)
+{
+    (void)state;
+    enter_one(6);
+    fixture_wait(&fixture, 10 * WAIT_MS, 1, WAIT_MS);
+    fixture_sweep(&fixture);
+    assert_int_equal(request.n_kv, N_PROMPT + 1);
+    assert_int_equal(request.n_ridden, fixture.geometry.n_layers);
+    assert_int_equal(request.n_parked, 0);
+    assert_true(waited_ns() > 0);
+    fixture_assert_equal(&references[CASE_ALL], &request, 0);
+    fixture_close(&fixture);
+}
+
+/* Bounds in time are asserted at five times their size. */
+static void test_a_wait_ends_when_its_money_is_spent(void **state)
+{
+    (void)state;
+    enter_one(NEVER_BACK);
+    fixture_wait(&fixture, 6, 1, 5); /* on time until 10 ms */
+    fixture_sweep(&fixture);
+    assert_in_range(waited_ns(), 6 * NS_PER_MS, 5 * 6 * NS_PER_MS);
+    fixture_close(&fixture);
+}
+
+static void test_nobody_waits_for_a_job_beyond_the_money(void **state)
+{
+    (void)state;
+    enter_one(NEVER_BACK);
+    fixture_wait(&fixture, 6, 1, 7);
+    fixture_sweep(&fixture);
+    assert_int_equal(waited_ns(), 0);
+    fixture_close(&fixture);
+}
+
+/* Twice its prediction is waited for it once; then it is late, and costs no sweep anything; nor does
+ * another job of that worker. */
+static void test_nobody_waits_for_a_late_worker(void **state)
+{
+    static struct fixture_request other;
+
+    (void)state;
+    enter_one(NEVER_BACK);
+    fixture_wait(&fixture, 1000, 1, 5);
+    fixture_sweep(&fixture);
+    assert_in_range(waited_ns(), 10 * NS_PER_MS, 5 * 10 * NS_PER_MS);
+    init_request(&fixture, &other);
+    fixture_prefill(&fixture, &other, N_PROMPT);
+    fixture_offload(&fixture, &other, 1, 1);
+    fixture_enter(&fixture, &other);
+    for (uint32_t i = 0; i < 4; i++) {
+        fixture_sweep(&fixture);
+        assert_int_equal(waited_ns(), 0);
+    }
+    fixture_close(&fixture);
+}
+
+/* Nothing is known of the worker, or nothing is wanted. */
+static void test_waits_are_asked_for(void **state)
+{
+    (void)state;
+    for (uint32_t i = 0; i < 3; i++) {
+        enter_one(NEVER_BACK);
+        fixture_wait(&fixture, i == 0 ? 0 : 1000, i == 1 ? 0 : 1, i == 2 ? 0 : 5);
+        fixture_sweep(&fixture);
+        assert_int_equal(waited_ns(), 0);
+        fixture_close(&fixture);
     }
 }
 
@@ -418,11 +647,17 @@ static void test_a_sweep_beyond_its_bounds_is_refused(void **state)
     bad.table_stride = 1;
     bad.pos = FIXTURE_BLOCK_TOKENS;
     assert_int_equal(try_seq(bad, 1), -EINVAL);
-    const struct device_sweep two_batches = {.seq = 1,
-                                             .batch = {{.n_seqs = 0}, {.n_seqs = 1, .seqs = &ok}},
-                                             .pick = fixture.picks,
-                                             .arrival_ns = fixture.arrivals};
-    assert_int_equal(device_cpu.submit(fixture.device, &two_batches), -ENOTSUP);
+    bad = ok;
+    bad.in_host = 1;
+    assert_int_equal(try_seq(bad, 1), -ENOTSUP);
+    bad = ok;
+    bad.n_rows = FIXTURE_ROWS / 2 + 1;
+    const struct device_sweep two_batches = {
+        .seq = 1,
+        .batch = {{.n_seqs = 1, .seqs = &bad}, {.n_seqs = 1, .seqs = &bad}},
+        .pick = fixture.picks,
+        .arrival_ns = fixture.arrivals};
+    assert_int_equal(device_cpu.submit(fixture.device, &two_batches), -EINVAL);
     assert_int_equal(try_seq(ok, 1), 0);
     device_cpu.sync(fixture.device);
     fixture_close(&fixture);
@@ -496,6 +731,16 @@ int main(void)
         cmocka_unit_test(test_offloaded_parked),
         cmocka_unit_test(test_half_of_the_layers_in_the_arena),
         cmocka_unit_test(test_a_crowd_of_offloaded_rows),
+        cmocka_unit_test(test_a_crowd_beside_two_batches),
+        cmocka_unit_test(test_a_crowd_in_two_batches),
+        cmocka_unit_test(test_a_crowd_that_is_waited_for),
+        cmocka_unit_test(test_chunks_beside_decodes),
+        cmocka_unit_test(test_the_log_of_two_batches),
+        cmocka_unit_test(test_a_wait_makes_rows_ride),
+        cmocka_unit_test(test_a_wait_ends_when_its_money_is_spent),
+        cmocka_unit_test(test_nobody_waits_for_a_job_beyond_the_money),
+        cmocka_unit_test(test_nobody_waits_for_a_late_worker),
+        cmocka_unit_test(test_waits_are_asked_for),
         cmocka_unit_test(test_a_token_of_the_sweep_before),
         cmocka_unit_test(test_a_sweep_beyond_its_bounds_is_refused),
         cmocka_unit_test(test_logits_agree_with_the_plain_reference),

@@ -18,7 +18,8 @@ static void assert_picks(const struct pick_slot *slots, uint32_t n_slots, const 
 {
     uint32_t out[N_SLOTS];
 
-    assert_int_equal(pick_rows(slots, n_slots, 3, done, 1, UINT64_MAX, p_max, out), n_expected);
+    assert_int_equal(pick_rows(slots, n_slots, 3, done, 1, UINT64_MAX, PICK_ANY_BATCH, p_max, out),
+                     n_expected);
     for (uint32_t i = 0; i < n_expected; i++)
         assert_int_equal(out[i], expected[i]);
 }
@@ -66,9 +67,9 @@ static void test_done_on_every_rank(void **state)
     const uint32_t done[] = {7, 7, 6, /* rank 1: */ 6, 7, 7};
     uint32_t out[N_SLOTS];
 
-    assert_int_equal(pick_rows(slots, 3, 3, done, 2, UINT64_MAX, 16, out), 1);
+    assert_int_equal(pick_rows(slots, 3, 3, done, 2, UINT64_MAX, PICK_ANY_BATCH, 16, out), 1);
     assert_int_equal(out[0], 1);
-    assert_int_equal(pick_rows(slots, 3, 3, done, 1, UINT64_MAX, 16, out), 2);
+    assert_int_equal(pick_rows(slots, 3, 3, done, 1, UINT64_MAX, PICK_ANY_BATCH, 16, out), 2);
 }
 
 /* ---- Against a sort -------------------------------------------------------------------------- */
@@ -133,7 +134,8 @@ static void test_equals_a_sort(void **state)
 
         draw_slots(slots, done);
         memset(got, 0xff, sizeof got);
-        uint32_t n = pick_rows(slots, N_SLOTS, 1, done, n_ranks, UINT64_MAX, p_max, got);
+        uint32_t n =
+            pick_rows(slots, N_SLOTS, 1, done, n_ranks, UINT64_MAX, PICK_ANY_BATCH, p_max, got);
         assert_int_equal(n, naive_pick(slots, 1, done, n_ranks, p_max, expected));
         assert_memory_equal(got, expected, n * sizeof *got);
         assert_int_equal(got[p_max], UINT32_MAX); /* room for p_max is all that it needs */

@@ -328,12 +328,12 @@ static void test_two_ranks_pick_what_both_have_done(void **state)
         done[s] = s == 0 ? 9 : 10 + s;
         done[4 + s] = s == 3 ? 12 : 10 + s;
     }
-    assert_int_equal(pick_rows(slots, 4, 0, done, N_RANKS, UINT64_MAX, 4, out), 2);
+    assert_int_equal(pick_rows(slots, 4, 0, done, N_RANKS, UINT64_MAX, PICK_ANY_BATCH, 4, out), 2);
     assert_int_equal(out[0], 2); /* the older of slots 1 and 2 */
     assert_int_equal(out[1], 1);
     done[0] = 10;
     done[4 + 3] = 13;
-    assert_int_equal(pick_rows(slots, 4, 0, done, N_RANKS, UINT64_MAX, 4, out), 4);
+    assert_int_equal(pick_rows(slots, 4, 0, done, N_RANKS, UINT64_MAX, PICK_ANY_BATCH, 4, out), 4);
 }
 
 int main(void)

@@ -71,3 +71,20 @@ void cpu_buffers_fini(struct cpu_buffers *b)
     free(b->gathered);
     memset(b, 0, sizeof *b);
 }
+
+int cpu_buffers_share(struct cpu_buffers *b, const struct cpu_buffers *of)
+{
+    *b = *of;
+    b->q = floats(of->rows_max, of->q_width);
+    b->k = floats(of->rows_max, of->k_width);
+    b->v = floats(of->rows_max, of->v_width);
+    return b->q == NULL || b->k == NULL || b->v == NULL ? -ENOMEM : 0;
+}
+
+void cpu_buffers_unshare(struct cpu_buffers *b)
+{
+    free(b->q);
+    free(b->k);
+    free(b->v);
+    memset(b, 0, sizeof *b);
+}

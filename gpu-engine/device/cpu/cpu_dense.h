@@ -40,6 +40,11 @@ int cpu_buffers_init(struct cpu_buffers *b, const struct model *model, uint32_t 
                      uint32_t logit_rows);
 void cpu_buffers_fini(struct cpu_buffers *b);
 
+/* The same buffers with q, k, v of their own: for a second batch, whose products run between those
+ * of the first.  0 or -ENOMEM; unshare is safe after both, and before fini of `of`. */
+int cpu_buffers_share(struct cpu_buffers *b, const struct cpu_buffers *of);
+void cpu_buffers_unshare(struct cpu_buffers *b);
+
 /* Runs the list over rows->n <= rows_max rows (logit_rows for a list with logits). */
 void cpu_dense_run(const struct cpu_weights *w, struct team *team, struct cpu_buffers *b,
                    const struct cpu_op *ops, uint32_t n_ops, const struct cpu_rows *rows);

@@ -38,7 +38,26 @@ static int alloc_slots(struct device *d)
         return -ENOMEM;
     for (uint32_t i = 0; i < d->n_slots; i++)
         d->slots[i].tables = d->slot_tables + i * table;
-    return 0;
+    return wait_book_init(&d->waits, d->n_slots,
+                          d->config.exchange != NULL ? d->config.exchange->slots_per_worker : 0);
+}
+
+static int alloc_batch(struct device *d, struct cpu_batch *b, uint32_t rows_max, uint32_t parts_max)
+{
+    int rc = cpu_buffers_share(&b->buffers, &d->buffers);
+
+    b->rows.x = calloc(rows_max, sizeof *b->rows.x);
+    b->rows.pos = calloc(rows_max, sizeof *b->rows.pos);
+    b->parts = calloc(parts_max, sizeof *b->parts);
+    return b->rows.x == NULL || b->rows.pos == NULL || b->parts == NULL ? -ENOMEM : rc;
+}
+
+static void free_batch(struct cpu_batch *b)
+{
+    cpu_buffers_unshare(&b->buffers);
+    free(b->rows.x);
+    free(b->rows.pos);
+    free(b->parts);
 }
 
 static int alloc_rows(struct device *d)
@@ -52,14 +71,12 @@ static int alloc_rows(struct device *d)
         rc = sampler_init(&d->sampler, c->model->n_vocab);
     d->residual_rows = c->rows_max + d->n_slots * d->n_q_max;
     d->residual = calloc((size_t)d->residual_rows * c->model->n_embd, sizeof *d->residual);
-    d->rows.x = calloc(rows_max, sizeof *d->rows.x);
-    d->rows.pos = calloc(rows_max, sizeof *d->rows.pos);
-    d->parts = calloc(parts_max, sizeof *d->parts);
     d->attn_jobs = calloc(parts_max, sizeof *d->attn_jobs);
     d->previous_tokens = calloc(c->seqs_max + d->n_slots + 1, sizeof *d->previous_tokens);
-    if (d->residual == NULL || d->rows.x == NULL || d->rows.pos == NULL || d->parts == NULL ||
-        d->attn_jobs == NULL || d->previous_tokens == NULL)
+    if (d->residual == NULL || d->attn_jobs == NULL || d->previous_tokens == NULL)
         return -ENOMEM;
+    for (int i = 0; i < DEVICE_BATCHES && rc == 0; i++)
+        rc = alloc_batch(d, &d->batch[i], rows_max, parts_max);
     for (int i = 0; i < CPU_SWEEP_BUFFERS && rc == 0; i++)
         rc = cpu_sweep_alloc(d, &d->sweeps[i]);
     return rc;
@@ -70,6 +87,9 @@ static void free_all(struct device *d)
     for (int i = 0; i < CPU_SWEEP_BUFFERS; i++)
         cpu_sweep_free(&d->sweeps[i]);
     cpu_copy_free(d);
+    for (int i = 0; i < DEVICE_BATCHES; i++)
+        free_batch(&d->batch[i]);
+    wait_book_fini(&d->waits);
     cpu_buffers_fini(&d->buffers);
     sampler_fini(&d->sampler);
     attn_scratch_destroy(d->attn);
@@ -81,9 +101,6 @@ static void free_all(struct device *d)
     free(d->pick_slots);
     free(d->done_generation);
     free(d->residual);
-    free(d->rows.x);
-    free(d->rows.pos);
-    free(d->parts);
     free(d->attn_jobs);
     free(d->previous_tokens);
     pthread_mutex_destroy(&d->lock);
@@ -263,7 +280,9 @@ static void cpu_caps(const struct device *d, struct device_caps *out)
                                 .rows_max = d->config.rows_max,
                                 .rank = d->geometry->rank,
                                 .n_ranks = d->geometry->n_ranks,
-                                .two_batch = 0,
+                                .two_batch = 1,
+                                .waits = 1,
+                                .half_batches = 1,
                                 .picks_on_device = 1};
 }
 

@@ -22,6 +22,7 @@
 #include "gpu-engine/device/device.h"
 #include "gpu-engine/device/pick.h"
 #include "gpu-engine/device/sampler.h"
+#include "gpu-engine/device/wait.h"
 #include "gpu-engine/exchange.h"
 
 enum {
@@ -39,16 +40,27 @@ struct cpu_sweep {
     uint32_t *enter_tables; /* [returned_rows_max][n_groups * table_max] */
     uint32_t *leaves;
     struct device_pick *picks;
-    uint64_t *arrivals;
+    uint64_t *arrivals, *arrivals_b;
+    struct device_pace *pace;
     struct device_done done;
     struct device_layer_log *layers;
     uint32_t *picked;
     struct device_token *out;
 };
 
+/* The rows of one batch that are active at the layer it has come to. */
+struct cpu_batch {
+    struct cpu_buffers buffers; /* q, k, v of its own; all else is the device's */
+    struct cpu_rows rows;
+    struct cpu_part *parts; /* common ones first */
+    uint32_t n_parts, n_common_parts;
+    uint32_t picks_from; /* PICK_*: whose rows join it in this sweep */
+};
+
 /* An offloaded row: what pick_rows needs, and what the token in work needs. */
 struct cpu_slot {
     bool occupied;
+    uint32_t batch; /* with which it entered */
     uint32_t n_q, pos;
     uint32_t seq_idx, seq_generation;
     uint32_t arena_groups;
@@ -114,11 +126,13 @@ struct device {
     struct pick_slot *pick_slots; /* [n_slots] */
     uint32_t *done_generation;    /* [n_slots], refreshed by exchange poll */
     uint32_t n_jobs_out;
-    uint32_t p_left;  /* returned slots that the sweep may still take */
-    uint32_t *picked; /* [returned_rows_max] scratch of one pick */
-    struct cpu_rows rows;
-    struct cpu_part *parts;
-    uint32_t n_parts, n_common_parts;
+    uint32_t p_left;        /* returned rows that the sweep may still take ... */
+    uint32_t layer_left;    /* ... and that the layer may */
+    uint64_t wait_left_ns;  /* of the sweep's funded waits */
+    uint64_t waited_ns;     /* spent of it so far ... */
+    uint64_t waited_cpu_ns; /* ... and computed while waiting: spins and looks */
+    struct wait_book waits;
+    struct cpu_batch batch[DEVICE_BATCHES];
     struct attn_job *attn_jobs;
     uint32_t *previous_tokens; /* of the last sweep's outputs */
     uint32_t n_previous;
@@ -127,7 +141,7 @@ struct device {
 /* cpu_submit.c */
 int cpu_sweep_alloc(struct device *d, struct cpu_sweep *s);
 void cpu_sweep_free(struct cpu_sweep *s);
-/* 0, or -EINVAL when the sweep exceeds the configured bounds; -ENOTSUP for what is not built. */
+/* 0, or -EINVAL when the sweep exceeds the configured bounds; -ENOTSUP for what it cannot do. */
 int cpu_sweep_copy(struct device *d, struct cpu_sweep *to, const struct device_sweep *from);
 
 /* cpu_sweep.c: runs one sweep on the calling thread and its team; fills s->done. */
@@ -138,20 +152,26 @@ void cpu_slots_leave(struct device *d, const uint32_t *slots, uint32_t n);
 /* Wakes the workers that this sweep may post to. */
 void cpu_slots_rouse(struct device *d, const struct cpu_sweep *s);
 void cpu_slots_enter(struct device *d, struct cpu_sweep *s);
-/* Posts the arena-bound offloaded parts of layer l and drops them from the active rows. */
-void cpu_slots_post(struct device *d, struct cpu_sweep *s, uint32_t l);
-/* Picks returned rows of layer l and appends them to the active rows. */
-void cpu_slots_pick(struct device *d, struct cpu_sweep *s, uint32_t l);
+/* Posts the batch's arena-bound offloaded parts of layer l and drops them from its rows. */
+void cpu_slots_post(struct device *d, struct cpu_sweep *s, struct cpu_batch *batch, uint32_t l);
+/* Waits for the layer's jobs as far as that is funded, picks returned rows of layer l and appends
+ * them to the batch. */
+void cpu_slots_pick(struct device *d, struct cpu_sweep *s, struct cpu_batch *batch, uint32_t l);
 uint32_t cpu_slots_n_returned(struct device *d, struct device_offloaded *rows);
 
-/* Appends a part of n rows to the active rows; returns its index. */
-uint32_t cpu_part_add(struct device *d, uint32_t source, uint32_t pos, uint32_t n, float *x);
+/* Appends a part of n rows to the batch; returns its index. */
+uint32_t cpu_part_add(struct cpu_batch *b, uint32_t source, uint32_t pos, uint32_t n, float *x);
 
 static inline float *cpu_slot_residual(struct device *d, uint32_t slot)
 {
     uint32_t row = d->config.rows_max + slot * d->n_q_max;
 
     return d->residual + (size_t)row * d->buffers.n_embd;
+}
+
+static inline uint32_t cpu_batch_index(const struct device *d, const struct cpu_batch *b)
+{
+    return (uint32_t)(b - d->batch);
 }
 
 static inline bool cpu_part_is_offloaded(const struct cpu_part *p)

@@ -20,23 +20,26 @@ typedef void run_fn(struct device *d, struct cpu_measurement *m, uint32_t layer)
 /* n rows of a token's embedding each, so that experts are chosen as by real rows. */
 static void fill_rows(struct device *d, uint32_t n)
 {
-    d->rows.n = d->n_parts = 0;
+    struct cpu_batch *a = &d->batch[0];
+
+    a->rows.n = a->n_parts = 0;
     for (uint32_t i = 0; i < n; i++) {
         float *x = d->residual + (size_t)i * d->buffers.n_embd;
 
         model_embed_ref(d->weights->model, i * 37 % d->weights->model->n_vocab, x);
-        cpu_part_add(d, i, i % d->config.context_max, 1, x);
-        d->n_parts = 0; /* rows alone matter here */
+        cpu_part_add(a, i, i % d->config.context_max, 1, x);
+        a->n_parts = 0; /* rows alone matter here */
     }
 }
 
 static void run_dense(struct device *d, struct cpu_measurement *m, uint32_t layer)
 {
     const struct cpu_layer *l = &d->weights->layers[layer];
+    const struct cpu_rows *rows = &d->batch[0].rows;
 
     (void)m;
-    cpu_dense_run(d->weights, d->team, &d->buffers, l->post, l->n_post, &d->rows);
-    cpu_dense_run(d->weights, d->team, &d->buffers, l->pre, l->n_pre, &d->rows);
+    cpu_dense_run(d->weights, d->team, &d->buffers, l->post, l->n_post, rows);
+    cpu_dense_run(d->weights, d->team, &d->buffers, l->pre, l->n_pre, rows);
 }
 
 static struct attn_job decode_job(struct device *d, struct cpu_measurement *m, uint32_t i,
@@ -99,8 +102,8 @@ static void run_head(struct device *d, struct cpu_measurement *m, uint32_t layer
     for (uint32_t first = 0; first < m->shape.n; first += CPU_LOGIT_ROWS) {
         uint32_t left = m->shape.n - first;
         struct cpu_rows rows = {.n = left < CPU_LOGIT_ROWS ? left : CPU_LOGIT_ROWS,
-                                .x = d->rows.x + first,
-                                .pos = d->rows.pos + first};
+                                .x = d->batch[0].rows.x + first,
+                                .pos = d->batch[0].rows.pos + first};
 
         cpu_dense_run(d->weights, d->team, &d->buffers, d->weights->head, MODEL_HEAD_OPS, &rows);
         for (uint32_t i = 0; i < rows.n; i++)
@@ -131,14 +134,14 @@ static uint64_t now(const struct device *d)
 static void displace(struct device *d, const struct device_shape *s)
 {
     struct cpu_measurement none = {.shape = *s};
-    uint32_t n = d->rows.n;
+    uint32_t *n_rows = &d->batch[0].rows.n, n = *n_rows;
 
     if (s->kind == DEVICE_SHAPE_DENSE || s->kind == DEVICE_SHAPE_EMBED)
         return;
-    d->rows.n = 1;
+    *n_rows = 1;
     for (uint32_t l = 0; l < d->n_layers; l++)
         run_dense(d, &none, l);
-    d->rows.n = n;
+    *n_rows = n;
 }
 
 static int compare(const void *a, const void *b)
@@ -171,7 +174,7 @@ void cpu_measure_run(struct device *d, struct cpu_measurement *m)
     } while (n < SAMPLES_MAX && clock_now_ns() < end);
     qsort(ns, n, sizeof *ns, compare);
     m->ns = ns[n / 4];
-    d->rows.n = d->n_parts = 0;
+    d->batch[0].rows.n = d->batch[0].n_parts = 0;
 }
 
 /* ---- Asking for it --------------------------------------------------------------------------- */

@@ -19,12 +19,15 @@ int cpu_sweep_alloc(struct device *d, struct cpu_sweep *s)
     s->leaves = calloc(d->n_slots + 1, sizeof *s->leaves);
     s->picks = calloc(d->n_layers, sizeof *s->picks);
     s->arrivals = calloc(d->n_layers, sizeof *s->arrivals);
+    s->arrivals_b = calloc(d->n_layers, sizeof *s->arrivals_b);
+    s->pace = calloc((c->exchange != NULL ? c->exchange->n_workers : 0) + 1, sizeof *s->pace);
     s->layers = calloc(d->n_layers, sizeof *s->layers);
     s->picked = calloc(picked, sizeof *s->picked);
     s->out = calloc(c->seqs_max + d->n_slots + 1, sizeof *s->out);
     if (s->seqs == NULL || s->tokens == NULL || s->tables == NULL || s->enters == NULL ||
         s->enter_tables == NULL || s->leaves == NULL || s->picks == NULL || s->arrivals == NULL ||
-        s->layers == NULL || s->picked == NULL || s->out == NULL)
+        s->arrivals_b == NULL || s->pace == NULL || s->layers == NULL || s->picked == NULL ||
+        s->out == NULL)
         return -ENOMEM;
     return 0;
 }
@@ -39,6 +42,8 @@ void cpu_sweep_free(struct cpu_sweep *s)
     free(s->leaves);
     free(s->picks);
     free(s->arrivals);
+    free(s->arrivals_b);
+    free(s->pace);
     free(s->layers);
     free(s->picked);
     free(s->out);
@@ -59,27 +64,41 @@ static bool seq_fits(const struct device *d, const struct device_seq *q)
            (uint64_t)q->pos + q->n_rows <= d->config.context_max;
 }
 
-static int copy_batch(struct device *d, struct cpu_sweep *to, const struct device_batch *from)
+static void copy_seq(struct device *d, struct cpu_sweep *to, uint32_t at, uint32_t n_rows,
+                     const struct device_seq *q)
 {
-    size_t table = (size_t)d->geometry->n_groups * d->table_max;
-    uint32_t n_rows = 0;
+    uint32_t *tables = to->tables + (size_t)at * d->geometry->n_groups * d->table_max;
 
-    if (from->n_seqs > d->config.seqs_max)
-        return -EINVAL;
-    for (uint32_t i = 0; i < from->n_seqs; i++) {
-        const struct device_seq *q = &from->seqs[i];
+    to->seqs[at] = *q;
+    memcpy(to->tokens + n_rows, q->tokens, q->n_rows * sizeof *to->tokens);
+    tables_copy(d, tables, q->tables, q->table_stride);
+    to->seqs[at].tokens = to->tokens + n_rows;
+    to->seqs[at].tables = tables;
+    to->seqs[at].table_stride = d->table_max;
+}
 
-        if (!seq_fits(d, q) || q->n_rows > d->config.rows_max - n_rows)
+/* Batch B's sequences lie behind batch A's, so that a token's source is an index of `seqs`. */
+static int copy_batches(struct device *d, struct cpu_sweep *to, const struct device_sweep *from)
+{
+    uint32_t n_rows = 0, at = 0;
+
+    for (int b = 0; b < DEVICE_BATCHES; b++) {
+        const struct device_batch *batch = &from->batch[b];
+
+        if (batch->n_seqs > d->config.seqs_max - at)
             return -EINVAL;
-        to->seqs[i] = *q;
-        memcpy(to->tokens + n_rows, q->tokens, q->n_rows * sizeof *to->tokens);
-        tables_copy(d, to->tables + i * table, q->tables, q->table_stride);
-        to->seqs[i].tokens = to->tokens + n_rows;
-        to->seqs[i].tables = to->tables + i * table;
-        to->seqs[i].table_stride = d->table_max;
-        n_rows += q->n_rows;
+        to->in.batch[b] = (struct device_batch){.n_seqs = batch->n_seqs, .seqs = to->seqs + at};
+        for (uint32_t i = 0; i < batch->n_seqs; i++) {
+            const struct device_seq *q = &batch->seqs[i];
+
+            if (!seq_fits(d, q) || q->n_rows > d->config.rows_max - n_rows)
+                return -EINVAL;
+            if (q->in_host)
+                return -ENOTSUP; /* its attention reads its own memory: caps.host_bytes_per_ns */
+            copy_seq(d, to, at++, n_rows, q);
+            n_rows += q->n_rows;
+        }
     }
-    to->in.batch[0] = (struct device_batch){.n_seqs = from->n_seqs, .seqs = to->seqs};
     return 0;
 }
 
@@ -95,6 +114,8 @@ static int copy_enters(struct device *d, struct cpu_sweep *to, const struct devi
     size_t table = (size_t)d->geometry->n_groups * d->table_max;
     uint32_t n_rows = 0;
 
+    if (from->n_enter_b > from->n_enter)
+        return -EINVAL;
     for (uint32_t i = 0; i < from->n_enter; i++) {
         if (!enter_fits(d, &from->enter[i], n_rows))
             return -EINVAL;
@@ -109,6 +130,7 @@ static int copy_enters(struct device *d, struct cpu_sweep *to, const struct devi
     }
     to->in.enter = to->enters;
     to->in.n_enter = from->n_enter;
+    to->in.n_enter_b = from->n_enter_b;
     return 0;
 }
 
@@ -126,23 +148,34 @@ static int copy_leaves(struct device *d, struct cpu_sweep *to, const struct devi
     return 0;
 }
 
+/* Per layer and per worker. */
+static void copy_plans(struct device *d, struct cpu_sweep *to, const struct device_sweep *from)
+{
+    size_t n = d->n_layers;
+    const uint64_t *b = from->arrival_b_ns != NULL ? from->arrival_b_ns : from->arrival_ns;
+
+    memcpy(to->picks, from->pick, n * sizeof *to->picks);
+    memcpy(to->arrivals, from->arrival_ns, n * sizeof *to->arrivals);
+    memcpy(to->arrivals_b, b, n * sizeof *to->arrivals_b);
+    if (from->pace != NULL && d->config.exchange != NULL) {
+        memcpy(to->pace, from->pace, d->config.exchange->n_workers * sizeof *to->pace);
+        to->in.pace = to->pace;
+    }
+}
+
 int cpu_sweep_copy(struct device *d, struct cpu_sweep *to, const struct device_sweep *from)
 {
     int rc;
 
-    if (from->batch[1].n_seqs > 0)
-        return -ENOTSUP; /* caps.two_batch is 0 */
-    for (uint32_t l = 0; l < d->n_layers; l++) {
-        if (from->pick[l].wait_ns > 0)
-            return -ENOTSUP; /* funded waiting is priced by the latency model */
-    }
+    if (from->checkpoint)
+        return -ENOTSUP; /* caps.checkpoints is 0: the engine's copies do that */
     memset(&to->in, 0, sizeof to->in);
     to->in.seq = from->seq;
     to->in.no_riding = from->no_riding;
     to->in.p_total = from->p_total;
-    memcpy(to->picks, from->pick, d->n_layers * sizeof *to->picks);
-    memcpy(to->arrivals, from->arrival_ns, d->n_layers * sizeof *to->arrivals);
-    rc = copy_batch(d, to, &from->batch[0]);
+    to->in.wait_total_ns = from->wait_total_ns;
+    copy_plans(d, to, from);
+    rc = copy_batches(d, to, from);
     if (rc == 0)
         rc = copy_enters(d, to, from);
     if (rc == 0)

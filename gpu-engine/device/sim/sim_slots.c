@@ -206,8 +206,8 @@ void sim_slots_pick(struct device *d, struct sim_sweep *s, const struct device_s
         if (in->pick[l].wait_ns > 0)
             wait_for_jobs(d, &in->pick[l], l, BOTH_HALVES);
         n = pick_rows(d->pick_slots, d->n_slots, l, d->done_generation, 1,
-                      in->no_riding ? in->seq - 1 : UINT64_MAX, rows_allowed(d, &in->pick[l]),
-                      s->picked + log->first);
+                      in->no_riding ? in->seq - 1 : UINT64_MAX, PICK_ANY_BATCH,
+                      rows_allowed(d, &in->pick[l]), s->picked + log->first);
     }
     log->waited_ns = d->clock->device_ns - from;
     take_all(d, s, in, l, n, 0);
