@@ -1,5 +1,7 @@
 #include "common/model/bpe.h"
 
+#include "common/model/utf8.h"
+
 #include <errno.h>
 #include <stdlib.h>
 
@@ -113,15 +115,54 @@ static void merge(struct bpe *b, const struct bpe_candidate *c)
     consider(b, c->place);
 }
 
-static void start(struct bpe *b, const char *word, uint32_t len)
+static void start_bytes(struct bpe *b, const char *word, uint32_t len)
 {
-    b->n_heap = 0;
     for (uint32_t i = 0; i < len; i++)
         b->symbols[i] = (struct bpe_symbol){.id = b->vocab->byte_id[(unsigned char)word[i]],
                                             .prev = i ? i - 1 : NO_SYMBOL,
                                             .next = i + 1 < len ? i + 1 : NO_SYMBOL};
-    for (uint32_t i = 0; i + 1 < len; i++)
+}
+
+/* A byte that is no UTF-8 is a symbol without a token. */
+static void start_chars(struct bpe *b, const char *word, uint32_t len)
+{
+    uint32_t prev = NO_SYMBOL;
+
+    for (uint32_t i = 0, next; i < len; prev = i, i = next) {
+        size_t n = 1;
+        const bool is_char =
+            (unsigned char)word[i] < 0x80 || utf8_next(word + i, len - i, &n) == UTF8_COMPLETE;
+
+        n = is_char ? n : 1;
+        next = i + (uint32_t)n;
+        b->symbols[i] = (struct bpe_symbol){.id = is_char ? vocab_char_symbol(b->vocab, word + i, n)
+                                                          : TOKENIZER_NONE,
+                                            .prev = prev,
+                                            .next = next < len ? next : NO_SYMBOL};
+    }
+}
+
+static void start(struct bpe *b, const char *word, uint32_t len)
+{
+    b->n_heap = 0;
+    if (b->vocab->kind == VOCAB_BYTES)
+        start_bytes(b, word, len);
+    else
+        start_chars(b, word, len);
+    for (uint32_t i = 0; i != NO_SYMBOL; i = b->symbols[i].next)
         consider(b, i);
+}
+
+/* Bytes [from, to) of the word, token by token; those that have none give nothing. */
+static int64_t put_bytes(const struct vocab *v, const char *word, uint32_t from, uint32_t to,
+                         uint32_t *ids)
+{
+    int64_t n = 0;
+
+    for (uint32_t i = from; i < to; i++)
+        if (v->byte_id[(unsigned char)word[i]] != TOKENIZER_NONE)
+            ids[n++] = v->byte_id[(unsigned char)word[i]];
+    return n;
 }
 
 int64_t bpe_encode(struct bpe *b, const char *word, size_t len, uint32_t *ids)
@@ -141,8 +182,12 @@ int64_t bpe_encode(struct bpe *b, const char *word, size_t len, uint32_t *ids)
             merge(b, &c);
     }
     /* The first symbol is never merged into another, so the list starts at 0. */
-    for (uint32_t i = 0; i != NO_SYMBOL; i = b->symbols[i].next)
-        if (b->symbols[i].id != TOKENIZER_NONE)
+    for (uint32_t i = 0, next; i != NO_SYMBOL; i = next) {
+        next = b->symbols[i].next;
+        if (b->symbols[i].id < b->vocab->n_tokens)
             ids[n++] = b->symbols[i].id;
+        else
+            n += put_bytes(b->vocab, word, i, next == NO_SYMBOL ? (uint32_t)len : next, ids + n);
+    }
     return n;
 }

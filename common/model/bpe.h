@@ -1,6 +1,7 @@
-/* bpe.h - merges the bytes of one word; private to the tokenizer.
+/* bpe.h - merges the symbols of one word; private to the tokenizer.
  *
- * Symbols are a doubly linked list in an array, candidate merges a heap ordered by rank, then by
+ * The first symbols are bytes or characters, as the vocabulary's kind has it.  Symbols are a doubly
+ * linked list in an array, each in the place of its first byte, candidate merges a heap ordered by rank, then by
  * place, so a word of n bytes takes O(n log n): a megabyte without a space is no attack.
  * The scratch belongs to one encode call and grows to its longest word. */
 #ifndef OMNI_COMMON_MODEL_BPE_H
@@ -9,7 +10,8 @@
 #include "common/model/vocab.h"
 
 struct bpe_symbol {
-    uint32_t id;         /* TOKENIZER_NONE: merged to the left, or a byte without a token */
+    uint32_t id; /* TOKENIZER_NONE: merged to the left, or a byte or character without a token;
+                    from n_tokens on: a character that is only part of tokens */
     uint32_t prev, next; /* indices; UINT32_MAX at the ends */
 };
 

@@ -130,6 +130,12 @@ void gguf_writer_i32s(struct gguf_writer *w, const char *key, const int32_t *val
     put(w, &w->entries, values, (size_t)n * sizeof(*values));
 }
 
+void gguf_writer_f32s(struct gguf_writer *w, const char *key, const float *values, uint64_t n)
+{
+    put_array(w, key, GGUF_F32, n);
+    put(w, &w->entries, values, (size_t)n * sizeof(*values));
+}
+
 void gguf_writer_strings(struct gguf_writer *w, const char *key, const struct gguf_string *values,
                          uint64_t n)
 {

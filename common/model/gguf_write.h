@@ -20,6 +20,7 @@ void gguf_writer_bool(struct gguf_writer *w, const char *key, bool value);
 void gguf_writer_string(struct gguf_writer *w, const char *key, const char *value);
 void gguf_writer_u32s(struct gguf_writer *w, const char *key, const uint32_t *values, uint64_t n);
 void gguf_writer_i32s(struct gguf_writer *w, const char *key, const int32_t *values, uint64_t n);
+void gguf_writer_f32s(struct gguf_writer *w, const char *key, const float *values, uint64_t n);
 void gguf_writer_strings(struct gguf_writer *w, const char *key, const struct gguf_string *values,
                          uint64_t n);
 

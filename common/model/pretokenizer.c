@@ -23,21 +23,33 @@
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^" SPACES "\\p{L}\\p{N}]+|[" SPACES            \
     "]+(?![^" SPACES "])|[" SPACES "]+"
 
+/* The pattern of Llama 3 and, with one digit per number, of Qwen 2: contractions in either case, a
+ * word with one sign in front, signs with the line ends behind them, line ends with the spaces in
+ * front. */
+#define LLAMA3_PATTERN(number)                                                                     \
+    "'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" number  \
+    "| ?[^" SPACES "\\p{L}\\p{N}]+[\\r\\n]*|[" SPACES "]*[\\r\\n]+|[" SPACES "]+(?![^" SPACES      \
+    "])|[" SPACES "]+"
+
 struct scheme {
     const char *name;
+    bool whole_words;
     const char *patterns[PATTERNS_MAX];
 };
 
 static const struct scheme schemes[] = {
-    {"gpt-2", {GPT2_PATTERN}},
-    {"smollm", {"\\p{N}", GPT2_PATTERN}}, /* digits one by one, then as GPT-2 */
-    {"default", {GPT2_PATTERN}},
+    {"gpt-2", false, {GPT2_PATTERN}},
+    {"smollm", false, {"\\p{N}", GPT2_PATTERN}}, /* digits one by one, then as GPT-2 */
+    {"llama-bpe", true, {LLAMA3_PATTERN("\\p{N}{1,3}")}},
+    {"qwen2", false, {LLAMA3_PATTERN("\\p{N}")}},
+    {"default", false, {GPT2_PATTERN}},
 };
 #define N_SCHEMES (sizeof(schemes) / sizeof(schemes[0]))
 
 struct pretokenizer {
     uint32_t n_patterns;
     pcre2_code *patterns[PATTERNS_MAX];
+    bool whole_words;
 };
 
 /* One call of cut. */
@@ -100,6 +112,7 @@ int pretokenizer_open(struct gguf_string name, struct pretokenizer **out, struct
     p = calloc(1, sizeof(*p));
     if (!p)
         return -ENOMEM;
+    p->whole_words = s->whole_words;
     for (int i = 0; !rc && i < PATTERNS_MAX && s->patterns[i]; i++)
         rc = compile(p, s->patterns[i], err);
     if (rc) {
@@ -117,6 +130,11 @@ void pretokenizer_close(struct pretokenizer *p)
     for (uint32_t i = 0; i < p->n_patterns; i++)
         pcre2_code_free(p->patterns[i]);
     free(p);
+}
+
+bool pretokenizer_whole_words(const struct pretokenizer *p)
+{
+    return p->whole_words;
 }
 
 static int cut_level(const struct cutter *c, uint32_t level, const char *text, size_t len);

@@ -20,6 +20,10 @@ typedef int (*pretokenizer_fn)(void *context, const char *piece, size_t len);
 int pretokenizer_open(struct gguf_string name, struct pretokenizer **out, struct gguf_error *err);
 void pretokenizer_close(struct pretokenizer *p);
 
+/* Is a piece that is a token taken whole, whatever the merges would make of it?  Vocabularies of
+ * this scheme have tokens that no merge leads to; they were made with one beside. */
+bool pretokenizer_whole_words(const struct pretokenizer *p);
+
 /* 0, -ENOMEM, -EIO (PCRE2 gave up), or what the callback returned. */
 int pretokenizer_cut(const struct pretokenizer *p, const char *text, size_t len, pretokenizer_fn fn,
                      void *context);

@@ -1,40 +1,29 @@
 #include "common/model/tokenizer.h"
 
-#include "common/model/bpe.h"
-#include "common/model/pretokenizer.h"
-#include "common/model/vocab.h"
+#include "common/model/tokenizer_private.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-struct tokenizer {
-    struct vocab vocab;
-    struct pretokenizer *pretokenizer;
-    bool add_bos, add_eos;
-    uint32_t bos, eos;
-};
+static bool is_text(struct gguf_string s, const char *text)
+{
+    return s.len == strlen(text) && memcmp(s.data, text, s.len) == 0;
+}
 
-/* One call of encode. */
-struct encoder {
-    const struct tokenizer *t;
-    struct bpe bpe;
-    uint32_t *ids;
-    size_t cap, n;
-    uint32_t *word_ids; /* scratch for a word that might not fit into what is left of ids */
-    size_t word_cap;
-};
-
-static int check_model(const struct gguf *g, struct gguf_error *err)
+static int read_kind(const struct gguf *g, enum vocab_kind *out, struct gguf_error *err)
 {
     struct gguf_string model;
     const int rc = gguf_get_string(g, "tokenizer.ggml.model", &model, err);
 
     if (rc)
         return rc == -ENOENT ? -EINVAL : rc;
-    if (model.len == 4 && memcmp(model.data, "gpt2", 4) == 0)
+    *out = is_text(model, "gpt2") ? VOCAB_BYTES : VOCAB_CHARS;
+    if (*out == VOCAB_BYTES || is_text(model, "llama"))
         return 0;
-    gguf_error_set(err, "tokenizer.ggml.model: %.*s is not known (known: gpt2, byte-level BPE)",
+    gguf_error_set(err,
+                   "tokenizer.ggml.model: %.*s is not known (known: gpt2, byte-level BPE; llama, "
+                   "SentencePiece's BPE)",
                    (int)(model.len < 48 ? model.len : 48), model.data);
     return -ENOTSUP;
 }
@@ -47,6 +36,24 @@ static int open_pretokenizer(struct tokenizer *t, const struct gguf *g, struct g
     if (rc && rc != -ENOENT)
         return rc;
     return pretokenizer_open(pre, &t->pretokenizer, err);
+}
+
+/* Phi-3 with Llama's vocabulary; no key says so. */
+static bool has_stripping_tokens(const struct gguf *g)
+{
+    struct gguf_string arch;
+
+    return gguf_get_string(g, "general.architecture", &arch, NULL) == 0 && is_text(arch, "phi3");
+}
+
+/* What a file that says nothing means: as in llama.cpp. */
+static void set_defaults(struct tokenizer *t, const struct gguf *g)
+{
+    const bool chars = t->vocab.kind == VOCAB_CHARS;
+
+    t->add_space = chars;
+    t->strips = chars && has_stripping_tokens(g);
+    t->add_bos = chars || pretokenizer_whole_words(t->pretokenizer);
 }
 
 /* A token id that may be absent; one that is out of range is an error. */
@@ -89,6 +96,8 @@ static int read_special(struct tokenizer *t, const struct gguf *g, struct gguf_e
         rc = read_flag(g, "tokenizer.ggml.add_bos_token", &t->add_bos, err);
     if (!rc)
         rc = read_flag(g, "tokenizer.ggml.add_eos_token", &t->add_eos, err);
+    if (!rc && t->add_space)
+        rc = read_flag(g, "tokenizer.ggml.add_space_prefix", &t->add_space, err);
     if (rc)
         return rc;
     t->eos = ends[0];
@@ -103,19 +112,24 @@ static int read_special(struct tokenizer *t, const struct gguf *g, struct gguf_e
 int tokenizer_open(const struct gguf *g, struct tokenizer **out, struct gguf_error *err)
 {
     struct tokenizer *t = calloc(1, sizeof(*t));
+    enum vocab_kind kind;
     int rc;
 
     *out = NULL;
     gguf_error_set(err, "out of memory");
     if (!t)
         return -ENOMEM;
-    rc = check_model(g, err);
-    if (!rc)
+    rc = read_kind(g, &kind, err);
+    if (!rc && kind == VOCAB_BYTES)
         rc = open_pretokenizer(t, g, err);
     if (!rc)
-        rc = vocab_init(&t->vocab, g, err);
-    if (!rc)
+        rc = vocab_init(&t->vocab, kind, g, err);
+    if (!rc && t->pretokenizer && pretokenizer_whole_words(t->pretokenizer))
+        rc = vocab_index_words(&t->vocab);
+    if (!rc) {
+        set_defaults(t, g);
         rc = read_special(t, g, err);
+    }
     if (rc) {
         tokenizer_close(t);
         return rc;
@@ -131,108 +145,6 @@ void tokenizer_close(struct tokenizer *t)
     pretokenizer_close(t->pretokenizer);
     vocab_fini(&t->vocab);
     free(t);
-}
-
-static int emit(struct encoder *e, uint32_t id)
-{
-    if (e->n == e->cap)
-        return -ENOSPC;
-    e->ids[e->n++] = id;
-    return 0;
-}
-
-static int reserve_word(struct encoder *e, size_t len)
-{
-    uint32_t *grown;
-
-    if (len <= e->word_cap)
-        return 0;
-    grown = realloc(e->word_ids, 2 * len * sizeof(*grown));
-    if (!grown)
-        return -ENOMEM;
-    e->word_ids = grown;
-    e->word_cap = 2 * len;
-    return 0;
-}
-
-static int encode_word(void *context, const char *word, size_t len)
-{
-    struct encoder *e = context;
-    int rc = reserve_word(e, len);
-    int64_t n;
-
-    if (rc)
-        return rc;
-    n = bpe_encode(&e->bpe, word, len, e->word_ids);
-    if (n < 0)
-        return (int)n;
-    if ((size_t)n > e->cap - e->n)
-        return -ENOSPC;
-    memcpy(e->ids + e->n, e->word_ids, (size_t)n * sizeof(*e->ids));
-    e->n += (size_t)n;
-    return 0;
-}
-
-/* The longest special token at the beginning of text, or TOKENIZER_NONE.  User-defined ones are
- * always looked for: they are text that the vocabulary keeps whole. */
-static uint32_t match_special(const struct vocab *v, const char *text, size_t len, unsigned flags)
-{
-    const unsigned char first = (unsigned char)*text;
-
-    for (uint32_t i = v->special_from[first]; i < v->special_from[first + 1]; i++) {
-        const uint32_t id = v->special[i];
-        const struct vocab_token *t = &v->tokens[id];
-
-        if (!(flags & TOKENIZER_PARSE_SPECIAL) && t->type != TOKEN_USER_DEFINED)
-            continue;
-        if (t->len <= len && memcmp(vocab_bytes(v, id), text, t->len) == 0)
-            return id;
-    }
-    return TOKENIZER_NONE;
-}
-
-static int encode_text(struct encoder *e, const char *text, size_t len, unsigned flags)
-{
-    const struct vocab *v = &e->t->vocab;
-    size_t done = 0, off = 0;
-    int rc = 0;
-
-    while (!rc && off < len) {
-        const uint32_t id = match_special(v, text + off, len - off, flags);
-
-        if (id == TOKENIZER_NONE) {
-            off++;
-            continue;
-        }
-        rc = pretokenizer_cut(e->t->pretokenizer, text + done, off - done, encode_word, e);
-        if (!rc)
-            rc = emit(e, id);
-        off += v->tokens[id].len;
-        done = off;
-    }
-    if (!rc && done < len)
-        rc = pretokenizer_cut(e->t->pretokenizer, text + done, len - done, encode_word, e);
-    return rc;
-}
-
-int64_t tokenizer_encode(const struct tokenizer *t, const char *text, size_t len, unsigned flags,
-                         uint32_t *ids, size_t cap)
-{
-    struct encoder e = {.t = t, .ids = ids, .cap = cap};
-    int rc = 0;
-
-    if (len > TOKENIZER_TEXT_MAX)
-        return -E2BIG;
-    bpe_init(&e.bpe, &t->vocab);
-    if ((flags & TOKENIZER_ADD_SPECIAL) && t->add_bos)
-        rc = emit(&e, t->bos);
-    if (!rc)
-        rc = encode_text(&e, text, len, flags);
-    if (!rc && (flags & TOKENIZER_ADD_SPECIAL) && t->add_eos)
-        rc = emit(&e, t->eos);
-    bpe_fini(&e.bpe);
-    free(e.word_ids);
-    return rc ? rc : (int64_t)e.n;
 }
 
 int tokenizer_piece(const struct tokenizer *t, uint32_t id, const char **bytes, size_t *len)
@@ -269,6 +181,20 @@ bool tokenizer_is_control(const struct tokenizer *t, uint32_t id)
 bool tokenizer_is_eog(const struct tokenizer *t, uint32_t id)
 {
     return id < t->vocab.n_tokens && t->vocab.tokens[id].is_eog;
+}
+
+bool tokenizer_strips_after(const struct tokenizer *t, uint32_t id)
+{
+    static const char *const not [] = {"<unk>", "<s>", "<|endoftext|>"};
+    const struct vocab *v = &t->vocab;
+
+    if (!t->strips || id >= v->n_tokens || !vocab_is_special(&v->tokens[id]))
+        return false;
+    for (size_t i = 0; i < sizeof(not ) / sizeof(not [0]); i++)
+        if (v->tokens[id].len == strlen(not [i]) &&
+            memcmp(vocab_bytes(v, id), not [i], v -> tokens[id].len) == 0)
+            return false;
+    return true;
 }
 
 uint32_t tokenizer_bos(const struct tokenizer *t)

@@ -1,21 +1,13 @@
 #include "common/model/vocab.h"
 
+#include "common/model/vocab_build.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define TOKENS_MAX (1u << 24)
-
-/* What is needed while the tables are built: the texts as in the file, and a hash of them. */
-struct builder {
-    struct vocab *v;
-    const struct gguf *g;
-    struct gguf_error *err;
-    struct gguf_string *texts; /* [n_tokens] */
-    uint32_t *slots;           /* id + 1, 0 is empty */
-    uint64_t slots_mask;
-};
 
 static uint64_t hash_two(struct gguf_string a, struct gguf_string b)
 {
@@ -28,7 +20,7 @@ static uint64_t hash_two(struct gguf_string a, struct gguf_string b)
     return h ^ h >> 29;
 }
 
-static uint64_t table_size(uint64_t n)
+uint64_t vocab_table_size(uint64_t n)
 {
     uint64_t size = 16;
 
@@ -38,7 +30,7 @@ static uint64_t table_size(uint64_t n)
 }
 
 /* Does token id's text equal a followed by b? */
-static bool text_is(const struct builder *s, uint32_t id, struct gguf_string a,
+static bool text_is(const struct vocab_builder *s, uint32_t id, struct gguf_string a,
                     struct gguf_string b)
 {
     const struct gguf_string t = s->texts[id];
@@ -48,7 +40,7 @@ static bool text_is(const struct builder *s, uint32_t id, struct gguf_string a,
 }
 
 /* The slot of the token whose text is a followed by b, or the empty slot where it would be. */
-static uint64_t find_slot(const struct builder *s, struct gguf_string a, struct gguf_string b)
+static uint64_t find_slot(const struct vocab_builder *s, struct gguf_string a, struct gguf_string b)
 {
     uint64_t i = hash_two(a, b) & s->slots_mask;
 
@@ -57,53 +49,14 @@ static uint64_t find_slot(const struct builder *s, struct gguf_string a, struct 
     return i;
 }
 
-static uint32_t find_id(const struct builder *s, struct gguf_string a, struct gguf_string b)
+uint32_t vocab_build_find(const struct vocab_builder *s, struct gguf_string a, struct gguf_string b)
 {
     const uint32_t slot = s->slots[find_slot(s, a, b)];
 
     return slot ? slot - 1 : TOKENIZER_NONE;
 }
 
-static const struct gguf_string nothing = {"", 0};
-
-/* GPT-2's alphabet: printable Latin-1 stands for itself, the other 68 bytes for U+0100 and up. */
-static bool stands_for_itself(unsigned c)
-{
-    return (c >= 0x21 && c <= 0x7e) || (c >= 0xa1 && c <= 0xac) || (c >= 0xae && c <= 0xff);
-}
-
-/* code point -> byte, -1 for none; built once per vocabulary. */
-static void fill_alphabet(int16_t byte_of[0x144])
-{
-    int16_t next = 0x100;
-
-    memset(byte_of, 0xff, 0x144 * sizeof(*byte_of));
-    for (int16_t c = 0; c < 256; c++)
-        byte_of[stands_for_itself((unsigned)c) ? c : next++] = c;
-}
-
-/* Decodes a text of that alphabet (code points below U+0144 take two bytes at most).  Returns the
- * number of bytes written, or -1 if the text has other characters. */
-static int64_t decode_text(const int16_t byte_of[0x144], struct gguf_string text, char *out)
-{
-    int64_t n = 0;
-
-    for (size_t i = 0; i < text.len; i++) {
-        unsigned c = (unsigned char)text.data[i];
-
-        if (c >= 0x80) {
-            if (c < 0xc2 || c > 0xc5 || i + 1 == text.len)
-                return -1;
-            c = (c & 0x1f) << 6 | ((unsigned char)text.data[++i] & 0x3f);
-        }
-        if (c >= 0x144 || byte_of[c] < 0)
-            return -1;
-        out[n++] = (char)byte_of[c];
-    }
-    return n;
-}
-
-static int read_texts(struct builder *s)
+static int read_texts(struct vocab_builder *s)
 {
     struct gguf_array a;
     struct gguf_cursor cursor = {0};
@@ -127,7 +80,7 @@ static int read_texts(struct builder *s)
     return 0;
 }
 
-static int read_types(struct builder *s)
+static int read_types(struct vocab_builder *s)
 {
     struct gguf_array a;
     const int rc = gguf_get_array(s->g, "tokenizer.ggml.token_type", &a, s->err);
@@ -156,31 +109,24 @@ static int read_types(struct builder *s)
     return 0;
 }
 
-static bool is_special(const struct vocab_token *t)
+static size_t decode_token(enum vocab_kind kind, const struct vocab_token *t,
+                           struct gguf_string text, char *out)
 {
-    return t->type == TOKEN_CONTROL || t->type == TOKEN_USER_DEFINED || t->type == TOKEN_UNKNOWN;
-}
-
-static int64_t decode_token(const int16_t byte_of[0x144], const struct vocab_token *t,
-                            struct gguf_string text, char *out)
-{
-    const int64_t n = is_special(t) ? -1 : decode_text(byte_of, text, out);
-
-    if (n >= 0)
-        return n;
-    if (text.len)
+    if (vocab_is_special(t)) {
         memcpy(out, text.data, text.len);
-    return (int64_t)text.len;
+        return text.len;
+    }
+    if (kind == VOCAB_BYTES)
+        return vocab_bytes_decode(text, out);
+    return vocab_chars_decode((enum token_type)t->type, text, out);
 }
 
 /* The raw bytes of all tokens, one after the other: never longer than the texts. */
-static int fill_pool(struct builder *s)
+static int fill_pool(struct vocab_builder *s)
 {
-    int16_t byte_of[0x144];
     struct vocab *v = s->v;
     uint64_t total = 0, used = 0;
 
-    fill_alphabet(byte_of);
     for (uint32_t i = 0; i < v->n_tokens; i++)
         total += s->texts[i].len;
     if (total > UINT32_MAX) {
@@ -195,7 +141,7 @@ static int fill_pool(struct builder *s)
         struct vocab_token *t = &v->tokens[i];
 
         t->off = (uint32_t)used;
-        t->len = (uint32_t)decode_token(byte_of, t, s->texts[i], v->pool + used);
+        t->len = (uint32_t)decode_token(v->kind, t, s->texts[i], v->pool + used);
         used += t->len;
         if (t->len > v->piece_bytes_max)
             v->piece_bytes_max = t->len;
@@ -204,16 +150,16 @@ static int fill_pool(struct builder *s)
 }
 
 /* Of two tokens with the same text the first counts. */
-static int fill_slots(struct builder *s)
+static int fill_slots(struct vocab_builder *s)
 {
-    const uint64_t size = table_size(s->v->n_tokens);
+    const uint64_t size = vocab_table_size(s->v->n_tokens);
 
     s->slots = calloc(size, sizeof(*s->slots));
     if (!s->slots)
         return -ENOMEM;
     s->slots_mask = size - 1;
     for (uint32_t i = 0; i < s->v->n_tokens; i++) {
-        const uint64_t slot = find_slot(s, s->texts[i], nothing);
+        const uint64_t slot = find_slot(s, s->texts[i], (struct gguf_string){"", 0});
 
         if (!s->slots[slot])
             s->slots[slot] = i + 1;
@@ -221,13 +167,18 @@ static int fill_slots(struct builder *s)
     return 0;
 }
 
+/* Tokens of one byte; SentencePiece has some for bytes as such, beside those of characters. */
 static void fill_byte_ids(struct vocab *v)
 {
     for (int c = 0; c < 256; c++)
         v->byte_id[c] = TOKENIZER_NONE;
-    for (uint32_t i = v->n_tokens; i-- > 0;)
-        if (v->tokens[i].len == 1 && !is_special(&v->tokens[i]))
+    for (uint32_t i = v->n_tokens; i-- > 0;) {
+        const struct vocab_token *t = &v->tokens[i];
+        const bool is_byte = v->kind == VOCAB_BYTES ? !vocab_is_special(t) : t->type == TOKEN_BYTE;
+
+        if (t->len == 1 && is_byte)
             v->byte_id[(unsigned char)*vocab_bytes(v, i)] = i;
+    }
 }
 
 static uint64_t merge_key(uint32_t left, uint32_t right)
@@ -255,52 +206,54 @@ const struct vocab_merge *vocab_find_merge(const struct vocab *v, uint32_t left,
     return m->key ? m : NULL;
 }
 
-/* "left right": a merge whose tokens are not all in the vocabulary can never be used. */
-static void add_merge(struct builder *s, struct gguf_string text, uint32_t rank)
+int vocab_build_merges(struct vocab *v, uint64_t n)
 {
-    const char *space = text.len > 1 ? memchr(text.data + 1, ' ', text.len - 1) : NULL;
-    struct gguf_string left, right;
-    uint32_t l, r, both;
-
-    if (!space)
-        return;
-    left = (struct gguf_string){text.data, (size_t)(space - text.data)};
-    right = (struct gguf_string){space + 1, text.len - left.len - 1};
-    l = find_id(s, left, nothing);
-    r = find_id(s, right, nothing);
-    both = find_id(s, left, right);
-    if (l == TOKENIZER_NONE || r == TOKENIZER_NONE || both == TOKENIZER_NONE)
-        return;
-
-    struct vocab_merge *m = &s->v->merges[merge_slot(s->v, merge_key(l, r))];
-
-    if (!m->key)
-        *m = (struct vocab_merge){.key = merge_key(l, r), .rank = rank, .id = both};
+    v->merges_mask = vocab_table_size(n) - 1;
+    v->merges = calloc(v->merges_mask + 1, sizeof(*v->merges));
+    return v->merges ? 0 : -ENOMEM;
 }
 
-static int fill_merges(struct builder *s)
+void vocab_build_add_merge(struct vocab *v, uint32_t left, uint32_t right, uint32_t rank,
+                           uint32_t id)
 {
-    struct gguf_array a;
-    struct gguf_cursor cursor = {0};
-    struct gguf_string text;
-    uint32_t rank = 0;
-    const int rc = gguf_get_array(s->g, "tokenizer.ggml.merges", &a, s->err);
+    struct vocab_merge *m = &v->merges[merge_slot(v, merge_key(left, right))];
 
-    if (rc)
-        return rc == -ENOENT ? -EINVAL : rc;
-    if (a.type != GGUF_STRING || a.n > TOKENS_MAX) {
-        gguf_error_set(s->err,
-                       "tokenizer.ggml.merges at offset %" PRIu64 ": expected at most %u strings",
-                       a.file_off, TOKENS_MAX);
-        return -EINVAL;
-    }
-    s->v->merges_mask = table_size(a.n) - 1;
-    s->v->merges = calloc(s->v->merges_mask + 1, sizeof(*s->v->merges));
-    if (!s->v->merges)
+    if (!m->key)
+        *m = (struct vocab_merge){.key = merge_key(left, right), .rank = rank, .id = id};
+}
+
+uint64_t vocab_hash(const char *bytes, size_t len)
+{
+    return hash_two((struct gguf_string){bytes, len}, (struct gguf_string){"", 0});
+}
+
+static uint64_t word_slot(const struct vocab *v, const char *bytes, size_t len)
+{
+    uint64_t i = vocab_hash(bytes, len) & v->words_mask;
+
+    while (v->words[i] && !(v->tokens[v->words[i] - 1].len == len &&
+                            memcmp(vocab_bytes(v, v->words[i] - 1), bytes, len) == 0))
+        i = (i + 1) & v->words_mask;
+    return i;
+}
+
+int vocab_index_words(struct vocab *v)
+{
+    v->words_mask = vocab_table_size(v->n_tokens) - 1;
+    v->words = calloc(v->words_mask + 1, sizeof(*v->words));
+    if (!v->words)
         return -ENOMEM;
-    while (gguf_array_next(&a, &cursor, &text))
-        add_merge(s, text, rank++);
+    for (uint32_t i = v->n_tokens; i-- > 0;)
+        if (!vocab_is_special(&v->tokens[i]) && v->tokens[i].len)
+            v->words[word_slot(v, vocab_bytes(v, i), v->tokens[i].len)] = i + 1;
     return 0;
+}
+
+uint32_t vocab_find_word(const struct vocab *v, const char *bytes, size_t len)
+{
+    const uint32_t slot = v->words[word_slot(v, bytes, len)];
+
+    return slot ? slot - 1 : TOKENIZER_NONE;
 }
 
 static int compare_special(const void *a, const void *b, void *context)
@@ -326,7 +279,7 @@ static int fill_special(struct vocab *v)
     if (!v->special)
         return -ENOMEM;
     for (uint32_t id = 0; id < v->n_tokens; id++)
-        if (is_special(&v->tokens[id]) && v->tokens[id].len)
+        if (vocab_is_special(&v->tokens[id]) && v->tokens[id].len)
             v->special[v->n_special++] = id;
     qsort_r(v->special, v->n_special, sizeof(*v->special), compare_special, v);
     for (unsigned c = 0; c <= 256; c++) {
@@ -355,7 +308,7 @@ static void mark_eog_names(struct vocab *v)
         }
 }
 
-static int build(struct builder *s)
+static int build(struct vocab_builder *s)
 {
     int rc = read_texts(s);
 
@@ -366,7 +319,7 @@ static int build(struct builder *s)
     if (!rc)
         rc = fill_slots(s);
     if (!rc)
-        rc = fill_merges(s);
+        rc = s->v->kind == VOCAB_BYTES ? vocab_bytes_load(s) : vocab_chars_load(s);
     if (!rc)
         rc = fill_special(s->v);
     if (rc)
@@ -376,12 +329,13 @@ static int build(struct builder *s)
     return 0;
 }
 
-int vocab_init(struct vocab *v, const struct gguf *g, struct gguf_error *err)
+int vocab_init(struct vocab *v, enum vocab_kind kind, const struct gguf *g, struct gguf_error *err)
 {
-    struct builder s = {.v = v, .g = g, .err = err};
+    struct vocab_builder s = {.v = v, .g = g, .err = err};
     int rc;
 
     memset(v, 0, sizeof(*v));
+    v->kind = kind;
     rc = build(&s);
     free(s.texts);
     free(s.slots);
@@ -396,5 +350,7 @@ void vocab_fini(struct vocab *v)
     free(v->pool);
     free(v->merges);
     free(v->special);
+    free(v->chars);
+    free(v->words);
     memset(v, 0, sizeof(*v));
 }

@@ -278,12 +278,15 @@ static void test_refused(void **state)
     int rc;
 
     (void)state;
-    assert_null(small("llama", "default", 0, &rc, &err));
+    assert_null(small("bert", "default", 0, &rc, &err));
     assert_int_equal(rc, -ENOTSUP);
-    assert_non_null(strstr(err.text, "tokenizer.ggml.model: llama"));
+    assert_non_null(strstr(err.text, "tokenizer.ggml.model: bert is not known (known: gpt2"));
+    assert_null(small("llama", "default", 0, &rc, &err));
+    assert_int_equal(rc, -EINVAL);
+    assert_non_null(strstr(err.text, "tokenizer.ggml.scores"));
     assert_null(small("gpt2", "klingon", 0, &rc, &err));
     assert_int_equal(rc, -ENOTSUP);
-    assert_non_null(strstr(err.text, "klingon is not known (known: gpt-2, smollm, default)"));
+    assert_non_null(strstr(err.text, "klingon is not known (known: gpt-2, smollm, llama-bpe,"));
     assert_null(small("gpt2", "default", 6, &rc, &err));
     assert_int_equal(rc, -EINVAL);
     assert_non_null(strstr(err.text, "tokenizer.ggml.bos_token_id"));

@@ -1,0 +1,1 @@
+omni_bench(tokenizer LIBS omni_model SOURCES bench_tokenizer.c)
