@@ -140,13 +140,13 @@ void plan_ls_decodes(struct plan *p);
  * urgent gets a block's worth of rows in any case: prompts go on. */
 void plan_ls_chunks(struct plan *p, double budget_ns, uint32_t rows);
 
-/* Both by a number of tokens instead of time: decodes take from *left, chunks get the rest of it,
- * a block's worth at least. */
-void plan_ls_by_tokens(struct plan *p, uint32_t *left);
+/* Both by a number of tokens instead of time: decodes take from it, chunks get the rest of it, a
+ * block's worth at least.  Returns the tokens left to best effort. */
+uint32_t plan_ls_by_tokens(struct plan *p);
 
 /* Tokens of a sweep: token_budget, or the largest chunk that slo_use_pct of the TPOT objective has
- * time for. */
-uint32_t plan_token_budget(const struct plan *p);
+ * time for behind the longest prompt of these classes, while decodes read all of the device's KV. */
+uint32_t plan_token_budget(const struct plan *p, bool latency_sensitive);
 
 /* Best-effort decodes on the device while the sweep stays within budget_ns; the starved one always.
  * Sets be_stuck where one cannot grow. */

@@ -70,15 +70,16 @@ void plan_ls_chunks(struct plan *p, double budget_ns, uint32_t rows)
     }
 }
 
-void plan_ls_by_tokens(struct plan *p, uint32_t *left)
+uint32_t plan_ls_by_tokens(struct plan *p)
 {
-    uint32_t least = p->limits->block_tokens, chunk_before;
+    uint32_t least = p->limits->block_tokens, left = plan_token_budget(p, true), n;
 
     plan_ls_decodes(p);
-    *left -= smaller(*left, p->n_picked[PLAN_LS_DECODE]);
-    chunk_before = p->chunk_left;
-    plan_ls_chunks(p, INFINITY, larger(*left, least));
-    *left -= smaller(*left, chunk_before - p->chunk_left);
+    n = p->n_picked[PLAN_LS_DECODE];
+    plan_ls_chunks(p, INFINITY, larger(left > n ? left - n : 0, least));
+    n = p->limits->rows_max - p->rows_left;
+    left = plan_token_budget(p, false);
+    return left - smaller(left, n);
 }
 
 /* ---- Best effort ----------------------------------------------------------------------------- */
@@ -145,33 +146,46 @@ bool plan_may_begin(const struct plan *p, uint32_t seq, uint32_t n_free, uint32_
     return need + (alone ? 0 : keep) <= n_free;
 }
 
+/* A prompt of those that hold blocks, or of those that wait.  False: nobody behind it gets rows. */
+static bool give_chunk(struct plan *p, uint32_t seq, double budget_ns, uint32_t *rows)
+{
+    const struct sched_seq *s = &p->seqs[seq];
+    uint32_t most = smaller(smaller(*rows, p->chunk_left), p->rows_left);
+
+    most = smaller(most, sched_todo(s));
+    if (most == 0 || p->seqs_left == 0)
+        return false;
+    uint32_t n =
+        price_rows_within(&p->price, &p->d->load, sched_from(s), most, sched_todo(s), budget_ns);
+    if (plan_is_forced(p, PLAN_BE_PREFILL, seq))
+        n = larger(n, smaller(most, p->limits->block_tokens));
+    if (n == 0)
+        return false;
+    if (plan_give(p, PLAN_BE_PREFILL, seq, n)) {
+        *rows -= n;
+        p->chunk_left -= n;
+    }
+    return true;
+}
+
 void plan_be_chunks(struct plan *p, double budget_ns, uint32_t rows, uint32_t keep)
 {
-    for (uint32_t seq = plan_next(p, PLAN_BE_PREFILL, SCHED_NONE); seq != SCHED_NONE;
-         seq = plan_next(p, PLAN_BE_PREFILL, seq)) {
-        const struct sched_seq *s = &p->seqs[seq];
-        uint32_t most = smaller(smaller(rows, p->chunk_left), p->rows_left);
-        most = smaller(most, sched_todo(s));
-        if (most == 0 || p->seqs_left == 0)
-            return;
-        if (!plan_is_idle(p, seq))
-            continue;
-        /* In order, so that a long prompt is not passed over for ever; those that have begun hold
-         * their blocks, and go on. */
-        if (s->place == SCHED_WAITING &&
-            (p->d->be_starved || !plan_may_begin(p, seq, p->n_free, keep))) {
-            p->d->be_starved = true;
-            continue;
-        }
-        uint32_t n = price_rows_within(&p->price, &p->d->load, sched_from(s), most, sched_todo(s),
-                                       budget_ns);
-        if (plan_is_forced(p, PLAN_BE_PREFILL, seq))
-            n = larger(n, smaller(most, p->limits->block_tokens));
-        if (n == 0)
-            return;
-        if (plan_give(p, PLAN_BE_PREFILL, seq, n)) {
-            rows -= n;
-            p->chunk_left -= n;
+    /* Who has begun goes on before anybody begins, however long those have waited: half a prompt
+     * holds the blocks of a whole one and makes no token. */
+    for (int waiting = 0; waiting < 2; waiting++) {
+        for (uint32_t seq = plan_next(p, PLAN_BE_PREFILL, SCHED_NONE); seq != SCHED_NONE;
+             seq = plan_next(p, PLAN_BE_PREFILL, seq)) {
+            bool waits = p->seqs[seq].place == SCHED_WAITING;
+
+            if (!plan_is_idle(p, seq) || waits != (waiting != 0))
+                continue;
+            /* In order, so that a long prompt is not passed over for ever. */
+            if (waits && (p->d->be_starved || !plan_may_begin(p, seq, p->n_free, keep))) {
+                p->d->be_starved = true;
+                return;
+            }
+            if (!give_chunk(p, seq, budget_ns, &rows))
+                return;
         }
     }
 }
@@ -186,18 +200,43 @@ void plan_enters(struct plan *p, uint32_t n)
     }
 }
 
-uint32_t plan_token_budget(const struct plan *p)
+/* The attention of the fullest sweep that one tunes for: decodes read all of the device's KV, or what
+ * there is half of the time for. */
+static double full_device_ns(const struct plan *p, double slo_ns)
+{
+    uint64_t tokens = (uint64_t)p->limits->n_blocks / p->limits->n_groups * p->limits->block_tokens;
+    struct latency_load load = {0};
+
+    price_add(&p->price, &load, (uint32_t)(tokens < UINT32_MAX ? tokens : UINT32_MAX) - 1, 1, true);
+    return p->price.m != NULL ? fmin(price_attention_ns(&p->price, &load), slo_ns / 2) : 0;
+}
+
+static uint32_t longest_prompt(const struct plan *p, bool latency_sensitive)
+{
+    uint32_t most = 0;
+
+    for (uint32_t i = 0; i < p->state->n_seqs; i++) {
+        const struct sched_seq *s = &p->seqs[i];
+        if ((s->latency_sensitive != 0) == latency_sensitive && !sched_is_decode(s))
+            most = larger(most, s->n_kv + s->n_todo);
+    }
+    return most;
+}
+
+uint32_t plan_token_budget(const struct plan *p, bool latency_sensitive)
 {
     const struct sched_limits *l = p->limits;
     struct latency_load none = {0};
     uint32_t use = l->params.slo_use_pct != 0 ? l->params.slo_use_pct : 100;
+    double slo_ns = (double)l->tpot_slo_ns * use / 100;
 
     if (l->params.token_budget != 0)
         return l->params.token_budget;
     if (l->tpot_slo_ns == 0)
         return l->rows_max;
-    return larger(1, price_rows_within(&p->price, &none, 0, l->rows_max, UINT32_MAX,
-                                       (double)l->tpot_slo_ns * use / 100));
+    return larger(1,
+                  price_rows_within(&p->price, &none, longest_prompt(p, latency_sensitive),
+                                    l->rows_max, UINT32_MAX, slo_ns - full_device_ns(p, slo_ns)));
 }
 
 /* ---- Moves ----------------------------------------------------------------------------------- */

@@ -35,8 +35,7 @@ static void decide(const struct sched_state *state, struct sched_decision *d)
     uint32_t left;
 
     plan_open(&p, state, d);
-    left = plan_token_budget(&p);
-    plan_ls_by_tokens(&p, &left);
+    left = plan_ls_by_tokens(&p);
     plan_preempt_for_decodes(&p);
     plan_be_decodes(&p, INFINITY, UINT32_MAX);
     left -= left < p.n_picked[PLAN_BE_DECODE] ? left : p.n_picked[PLAN_BE_DECODE];

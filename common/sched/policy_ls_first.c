@@ -8,7 +8,9 @@
  *
  * Ours: the classes.  Latency-sensitive decodes and chunks take from the token budget first, best
  * effort gets what is left.  The budget is tuned to the objective, as there by hand: token_budget,
- * or where that is 0 the largest chunk that slo_use_pct of the TPOT objective has time for.
+ * or where that is 0 the largest chunk that slo_use_pct of the TPOT objective has time for, behind
+ * the longest prompt and beside decodes that read all KV; one number for each class's prompts, since
+ * one for long best-effort prompts alone would keep short latency-sensitive ones waiting.
  *
  * Reads: token_budget, slo_use_pct. */
 #include <math.h>
@@ -21,8 +23,7 @@ static void decide(const struct sched_state *state, struct sched_decision *d)
     uint32_t left;
 
     plan_open(&p, state, d);
-    left = plan_token_budget(&p);
-    plan_ls_by_tokens(&p, &left);
+    left = plan_ls_by_tokens(&p);
     plan_preempt_for_decodes(&p);
     plan_be_decodes(&p, INFINITY, left);
     left -= p.n_picked[PLAN_BE_DECODE];

@@ -15,6 +15,7 @@
  *   - a latency-sensitive sequence never waits for blocks that best effort could give up
  *   - no latency-sensitive sequence moves or yields
  *   - a sequence is in at most one list; one that moves or yields is in no row
+ *   - no best-effort prompt begins while one that has begun gets no rows
  *   - among best effort of the same kind (decode, prompt that has begun, prompt that waits, resident
  *     that may enter) the one passed over longest goes first once that is be_starved_ns, whatever
  *     its class; and if it has begun, it gets a row even if latency-sensitive rows use up the time.

@@ -238,8 +238,22 @@ static void check_starved(struct check *c, enum kind kind)
     demand(c, !blocks || !other_runs, "a starved sequence is passed over again");
 }
 
+/* Half a prompt holds the blocks of a whole one: it goes on before another begins. */
+static void check_begun_go_on(struct check *c)
+{
+    bool begins = false, begun_waits = false;
+
+    for (uint32_t i = 0; i < c->state->n_seqs; i++) {
+        enum kind kind = kind_of(c, &c->state->seqs[i]);
+        begins = begins || (kind == WAITS && c->where[i] == ROWS);
+        begun_waits = begun_waits || (kind == BEGUN && c->where[i] == NOWHERE);
+    }
+    demand(c, !begins || !begun_waits, "a prompt begins before one that has begun goes on");
+}
+
 static void check_fairness(struct check *c)
 {
+    check_begun_go_on(c);
     check_nobody_waits_for_best_effort(c);
     check_starved(c, DECODE);
     check_starved(c, BEGUN);

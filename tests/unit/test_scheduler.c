@@ -436,6 +436,69 @@ static void test_prompts_that_have_begun_go_on(void **state)
     }
 }
 
+/* However long others have waited: else each of a long queue would begin, and none would end. */
+static void test_half_prompts_do_not_rotate(void **state)
+{
+    (void)state;
+    const struct sched_policy *const *policies = sched_policies();
+
+    for (uint32_t i = 0; policies[i] != NULL; i++) {
+        fixture_roomy(&fixture);
+        fixture.limits.be_starved_ns = 1000 * ms;
+        fixture.limits.chunk_max = 256;
+        fixture.limits.params.token_budget = 256;
+        for (uint32_t k = 0; k < 6; k++)
+            fixture_add(&fixture, 1, SCHED_WAITING, 1000)->last_run_ns = 0;
+        struct sched_seq *begun = fixture_add(&fixture, 1, SCHED_DEVICE, 1000);
+        begun->n_kv = 100;
+        begun->n_todo = 900;
+        begun->has_output = 0;
+        decide_checked(policies[i], &fixture.state, &decision);
+        assert_int_equal(decision.n_seqs, 1);
+        assert_int_equal(decision.rows[0].seq, 6);
+    }
+}
+
+/* Long best-effort prompts make its own budget smaller, not that of short latency-sensitive ones. */
+static void test_token_budgets_are_of_a_class(void **state)
+{
+    (void)state;
+    fixture_roomy(&fixture);
+    fixture.limits.tpot_slo_ns = 60 * ms;
+    fixture_add(&fixture, 0, SCHED_WAITING, 1500);
+    decide_checked(find("ls-first"), &fixture.state, &decision);
+    uint32_t alone = rows_of(&decision, 0);
+    assert_in_range(alone, 100, 1499);
+    fixture_add(&fixture, 1, SCHED_WAITING, 60000);
+    decide_checked(find("ls-first"), &fixture.state, &decision);
+    assert_int_equal(rows_of(&decision, 0), alone);
+    assert_int_equal(rows_of(&decision, 1), 0);
+    fixture.seqs[0] = fixture.seqs[--fixture.state.n_seqs];
+    decide_checked(find("ls-first"), &fixture.state, &decision);
+    assert_in_range(rows_of(&decision, 0), 1, alone - 1);
+}
+
+/* Results that are expected are paid for before best effort is dealt the rest; decodes on the device
+ * come before chunks. */
+static void test_paper_reserves_for_results(void **state)
+{
+    (void)state;
+    fixture_roomy(&fixture);
+    fixture_add(&fixture, 0, SCHED_DEVICE, 100);
+    for (uint32_t k = 0; k < 20; k++)
+        fixture_add(&fixture, 1, SCHED_DEVICE, 1000);
+    fixture_add(&fixture, 1, SCHED_WAITING, 2000);
+    decide_checked(find("paper"), &fixture.state, &decision);
+    uint32_t rows = rows_of(&decision, 21);
+    assert_in_range(rows, 1, 1999);
+    assert_int_equal(decision.n_seqs, 22);
+    for (uint32_t k = 0; k < 200; k++)
+        fixture_add(&fixture, 1, SCHED_ARENA, 1000);
+    decide_checked(find("paper"), &fixture.state, &decision);
+    assert_int_equal(decision.n_seqs, 22);
+    assert_in_range(rows_of(&decision, 21), 1, rows - 1);
+}
+
 /* With n best-effort decodes on the device and room for one, each has a row within be_starved_ns
  * and n sweeps. */
 static void expect_bounded(const struct sched_policy *policy, uint64_t tpot_slo_ns)
@@ -501,6 +564,9 @@ int main(void)
         cmocka_unit_test(test_a_prompt_as_large_as_the_device_begins),
         cmocka_unit_test(test_harvest_resumes_what_is_as_large_as_the_device),
         cmocka_unit_test(test_prompts_that_have_begun_go_on),
+        cmocka_unit_test(test_half_prompts_do_not_rotate),
+        cmocka_unit_test(test_token_budgets_are_of_a_class),
+        cmocka_unit_test(test_paper_reserves_for_results),
         cmocka_unit_test(test_starvation_is_bounded),
         cmocka_unit_test(test_starvation_is_bounded_when_time_is_used_up),
     };
