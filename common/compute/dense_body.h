@@ -13,6 +13,16 @@
 /* One row alone has too few chains to cover the latency of a multiply-add: two panels at once. */
 enum { FEW_PANELS = 2 };
 
+/* Assembler, because GCC 12 takes a function of prefetch builtins for one without effect. */
+V_INLINE void v_prefetch(const uint8_t *p)
+{
+#if defined(__x86_64__)
+    __asm__ volatile("prefetcht0 %0" : : "m"(*p));
+#else
+    __builtin_prefetch(p);
+#endif
+}
+
 /* The accumulators of up to ROWS_FEW rows; [row][panel * 2 + half]. */
 struct few_acc {
     v16 v[ROWS_FEW][2 * FEW_PANELS];
@@ -94,12 +104,27 @@ V_INLINE v16 scales_at(const uint8_t *block, size_t panel_bytes, uint32_t h)
     return v_load_f16((const uint16_t *)(const void *)half_at(block, panel_bytes, h, 32));
 }
 
+/* Asks for what the next panels have where p is in these: two panels side by side are two streams
+ * that begin anew every panel, too short for the hardware to follow.  From memory one row of Q4_1
+ * reads 10 to 17 GB/s without, 24 to 30 with it; two rows 17, and 18 to 20.  Past the last panel
+ * nothing is read. */
+V_INLINE void few_prefetch(const uint8_t *p, size_t panel_bytes, size_t bytes, uint32_t n_halves)
+{
+    foreach (i, n_halves / 2) {
+        const uint8_t *next = p + (i + n_halves / 2) * panel_bytes;
+
+        for (size_t at = 0; at < bytes; at += 64)
+            v_prefetch(next + at);
+    }
+}
+
 V_INLINE void few_q8_0(struct few_acc *a, const uint8_t *p, size_t panel_bytes, uint32_t k,
                        const float *x, size_t ldx, uint32_t n_rows, uint32_t n_halves)
 {
     v16 d[2 * FEW_PANELS], w[2 * FEW_PANELS];
 
     for (uint32_t b = 0; b < k; b += 32, p += PANEL_Q8_BYTES) {
+        few_prefetch(p, panel_bytes, PANEL_Q8_BYTES, n_halves);
         foreach (h, n_halves)
             d[h] = scales_at(p, panel_bytes, h);
         for (uint32_t i = 0; i < 32; i++) {
@@ -222,6 +247,7 @@ V_INLINE void few_quant(enum weight_type type, struct few_acc *a, const uint8_t 
             super = p;
             p += panel_super_bytes(type);
         }
+        few_prefetch(p, panel_bytes, panel_block_bytes(type), n_halves);
         for (uint32_t part = 0; part < quant_parts(type); part++) {
             foreach (h, n_halves)
                 quant_scales(type, super, p, panel_bytes, part, h, &s.d[h], &s.m[h]);
