@@ -10,7 +10,9 @@
 
 #define CONFIG_TABLE(X)                                                                            \
     CONFIG_TABLE_GROUP(X)                                                                          \
-    CONFIG_TABLE_SLO(X) CONFIG_TABLE_ENGINE(X) CONFIG_TABLE_WORKER(X) CONFIG_TABLE_ROUTER(X)
+    CONFIG_TABLE_SLO(X)                                                                            \
+    CONFIG_TABLE_TENANTS(X)                                                                        \
+    CONFIG_TABLE_ENGINE(X) CONFIG_TABLE_WORKER(X) CONFIG_TABLE_ROUTER(X)
 
 /* clang-format off */
 #define CONFIG_TABLE_GROUP(X)                                                                      \
@@ -34,10 +36,23 @@
       "objective of the first class: mean gap after the first token")                              \
     X(slo, use_pct, U32, "90", 10, 100, "%",                                                       \
       "share of the token objective that a sweep may be predicted to take")                        \
+    X(slo, admission, BOOL, "yes", 0, 1, "",                                                       \
+      "refuse first-class requests that would be late; no: only those that can never fit")         \
+    X(slo, ls_target_pct, U32, "100", 1, 100, "%",                                                 \
+      "share of the first class's requests to be within both objectives; 100: each")               \
+    X(slo, deadlines, ENUM, "gap", 0, 1, "gap|token",                                              \
+      "tokens are due tpot_ms after the one before, or token k at ttft_ms + k x tpot_ms")          \
+    X(slo, output_pct, U32, "90", 0, 100, "%",                                                     \
+      "KV is kept for the output that so many requests stayed below; 0: for max_tokens")           \
     X(slo, be_starved_ms, MS, "10000", 0, 86400000, "ms",                                          \
       "best effort that got nothing for so long goes first among best effort; 0: never")           \
     X(slo, be_settle_ms, MS, "2000", 0, 3600000, "ms",                                             \
       "shortest time between two moves of a best-effort request")
+
+#define CONFIG_TABLE_TENANTS(X)                                                                    \
+    X(tenants, weights, STRING, "", 0, 255, "",                                                    \
+      "name:weight,... of tenants, who share each class by weight; empty: all are one")            \
+    X(tenants, others, U32, "1", 1, 9999, "", "weight of those that are not named, together")
 
 #define CONFIG_TABLE_ENGINE(X)                                                                     \
     X(engine, device, ENUM, "cpu", 0, 2, "cpu|cuda|sim", "what computes the dense layers")         \
@@ -82,7 +97,7 @@
       "cpus of each worker, separated by '|', e.g. 8-15|24-31; empty: what the topology gives")    \
     X(worker, engine_shares, STRING, "1", 1, 60, "",                                               \
       "weights of the engines' shares of a worker's time, by index; the last goes for the rest")   \
-    X(worker, spin_us, U32, "1000", 0, 10000, "us",                                                \
+    X(worker, spin_us, U32, "5000", 0, 10000, "us",                                                \
       "longest spin without a job, where both ends own their cores")                          \
     X(worker, nice, U32, "10", 0, 19, "", "nice value, unless its cores are reserved")             \
     X(worker, late_ms, MS, "200", 10, 600000, "ms", "a worker whose heartbeat is older is late")   \
