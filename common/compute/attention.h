@@ -8,7 +8,8 @@
  *     are merged in ascending order, so a split over threads falls on span boundaries only;
  *   - a token that a query does not see contributes neither to its maximum, its sum nor its output.
  *
- * K and V are streamed once for all query heads of a KV head and up to a block of queries.
+ * K and V are streamed once for all query heads of a KV head and up to a block of queries, and
+ * once for neighbouring jobs whose sequences begin with the same blocks, as far as those reach.
  * KV may hold any bits (it is shared memory): NaN and infinity spread, nothing crashes.  Block
  * tables are the caller's to check. */
 #ifndef OMNI_COMMON_COMPUTE_ATTENTION_H
@@ -44,10 +45,14 @@ int attn_scratch_create(struct attn_scratch **out, enum isa isa, uint32_t n_thre
                         uint32_t dk_max, uint32_t dv_max);
 void attn_scratch_destroy(struct attn_scratch *s); /* NULL is allowed */
 
-/* Computes all jobs; they may belong to different sequences, layers and geometries.  Blocks until
- * done; allocates nothing. */
+/* Computes all jobs; they may belong to different sequences, layers and geometries.  Jobs of the
+ * same n_q that share blocks gain by standing side by side.  Blocks until done; allocates nothing. */
 void attn_run(struct team *team, struct attn_scratch *s, const struct attn_job *jobs,
               uint32_t n_jobs);
+
+/* Tokens of KV that attn_run reads once instead of again, over all jobs, where neighbours share
+ * blocks. */
+uint64_t attn_shared_tokens(const struct attn_job *jobs, uint32_t n_jobs);
 
 /* Rounds n tokens' k [n][n_kv_heads * dk] and v [n][n_kv_heads * dv] (rows ldk, ldv floats apart)
  * once to the KV type and stores them at positions pos..pos+n-1.  To the nearest, ties to even;

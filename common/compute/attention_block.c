@@ -44,7 +44,7 @@ void attn_accum_clear(struct attn_accum *a, uint32_t n_rows)
     memset(a->o, 0, (size_t)n_rows * a->ldo * sizeof(float));
 }
 
-static void row_merge(const struct kernels *kernels, struct attn_accum *to,
+static void row_merge(const struct kernels *kernels, const struct attn_accum *to,
                       const struct attn_accum *from, uint32_t r)
 {
     float *o = to->o + (size_t)r * to->ldo, *l = to->l + (size_t)r * LANES;
@@ -67,7 +67,15 @@ static void row_merge(const struct kernels *kernels, struct attn_accum *to,
     to->m[r] = max;
 }
 
-void attn_accum_merge(const struct kernels *kernels, struct attn_accum *to,
+struct attn_accum attn_accum_from(const struct attn_accum *a, uint32_t first)
+{
+    return (struct attn_accum){.o = a->o + (size_t)first * a->ldo,
+                               .l = a->l + (size_t)first * LANES,
+                               .m = a->m + first,
+                               .ldo = a->ldo};
+}
+
+void attn_accum_merge(const struct kernels *kernels, const struct attn_accum *to,
                       const struct attn_accum *from, uint32_t n_rows)
 {
     for (uint32_t r = 0; r < n_rows; r++)
@@ -76,14 +84,30 @@ void attn_accum_merge(const struct kernels *kernels, struct attn_accum *to,
 
 /* ---- Which tokens a row sees ----------------------------------------------------------------- */
 
-static uint32_t row_pos(const struct attn_block *b, uint32_t r)
+/* Which query a row of a head is. */
+struct row {
+    const struct attn_job *job;
+    uint32_t query, lane; /* lane: of the group's query heads */
+};
+
+static struct row row_of(const struct attn_block *b, uint32_t r)
 {
-    return b->job->pos + (b->r0 + r) / b->group;
+    uint32_t per_job = b->jobs->n_q * b->group, at = b->r0 + r;
+
+    return (struct row){
+        .job = &b->jobs[at / per_job], .query = at % per_job / b->group, .lane = at % b->group};
 }
 
 uint32_t attn_block_last(const struct attn_block *b)
 {
-    return row_pos(b, b->n_rows - 1);
+    uint32_t last = 0;
+
+    if (b->n_jobs == 1)
+        return b->jobs->pos + (b->r0 + b->n_rows - 1) / b->group;
+    for (uint32_t i = 0; i < b->n_jobs; i++)
+        if (b->jobs[i].pos + b->jobs[i].n_q - 1 > last)
+            last = b->jobs[i].pos + b->jobs[i].n_q - 1;
+    return last;
 }
 
 static bool sees(const struct kv_layer *l, uint32_t pos, uint32_t t)
@@ -131,44 +155,50 @@ static void mask_row(const struct kv_layer *l, uint32_t pos, uint32_t t0, uint32
 
 /* ---- Where tiles lie ------------------------------------------------------------------------- */
 
-/* Where panel t..t+31 (of a tile of 64, or by itself) of the block's KV head lies. */
-static const uint8_t *tile_at(const struct attn_block *b, uint32_t t)
+/* Where panel t..t+31 (of a tile of 64, or by itself) of a KV head of the block's lies. */
+static const uint8_t *tile_at(const struct attn_block *b, uint32_t t, uint32_t h)
 {
-    const struct kv_view *kv = &b->job->kv;
+    const struct kv_view *kv = &b->jobs->kv;
 
-    return kv_view_block(kv, t) + kv_tile_offset(b->layer, b->head, t % kv->block_tokens);
+    return kv_view_block(kv, t) + kv_tile_offset(b->layer, b->head + h, t % kv->block_tokens);
 }
 
-/* The tokens from t0 on are what the kernels ask for; where there are none it stays what it was. */
+/* The tokens from t0 on are what the kernels ask for. */
+static void ask_for(const struct attn_block *b, struct attn_tile *tile, uint32_t t0, uint32_t h,
+                    uint32_t last)
+{
+    tile->ahead[0] = tile_at(b, t0, h);
+    if (b->layer->tile_tokens == TILE)
+        tile->ahead[1] = tile->ahead[0] + (b->layer->v_off - b->layer->k_off);
+    else if (t0 + KV_PANEL_TOKENS <= last)
+        tile->ahead[1] = tile_at(b, t0 + KV_PANEL_TOKENS, h);
+}
+
+/* Where there are no such tokens it stays what it was. */
 void attn_block_look_ahead(const struct attn_block *b, struct attn_tile *tile, uint32_t t0)
 {
     uint32_t last = attn_block_last(b);
 
-    if (t0 > last)
-        return;
-    tile->ahead[0] = tile_at(b, t0);
-    if (b->layer->tile_tokens == TILE)
-        tile->ahead[1] = tile->ahead[0] + (b->layer->v_off - b->layer->k_off);
-    else if (t0 + KV_PANEL_TOKENS <= last)
-        tile->ahead[1] = tile_at(b, t0 + KV_PANEL_TOKENS);
+    if (t0 <= last)
+        ask_for(b, tile, t0, 0, last);
 }
 
-/* Points the tile at tokens t0 on; a second panel that nobody sees stays what it was. */
-static void tile_locate(const struct attn_block *b, struct attn_tile *tile, uint32_t t0,
+/* Points the tile at a head's tokens t0 on; a second panel that nobody sees stays what it was. */
+static void tile_locate(const struct attn_block *b, struct attn_tile *tile, uint32_t t0, uint32_t h,
                         uint32_t last)
 {
     const struct kv_layer *l = b->layer;
     bool whole = l->tile_tokens == TILE;
-    const uint8_t *at = tile_at(b, t0);
+    const uint8_t *at = tile_at(b, t0, h);
 
     for (uint32_t i = 0; i < ATTN_PANELS; i++) {
         uint32_t t = whole ? i * KV_PANEL_TOKENS : 0;
 
         if (i > 0 && !whole && t0 + KV_PANEL_TOKENS <= last)
-            at = tile_at(b, t0 + KV_PANEL_TOKENS);
+            at = tile_at(b, t0 + KV_PANEL_TOKENS, h);
         tile->k[i] = at + (size_t)t * l->k_token_stride;
         tile->v[i] = at + (l->v_off - l->k_off) + (size_t)t * l->v_token_stride;
-        if (b->job->kv.type == KV_TYPE_I8) {
+        if (b->jobs->kv.type == KV_TYPE_I8) {
             tile->k_scale[i] = (const float *)(const void *)(at + (l->k_scale_off - l->k_off)) + t;
             tile->v_scale[i] = (const float *)(const void *)(at + (l->v_scale_off - l->k_off)) + t;
         }
@@ -185,26 +215,27 @@ static uint32_t group_rows(const struct kernels *kernels, uint32_t n_rows)
     return (n_rows - 1) / n_groups + 1;
 }
 
+/* first: the head's first row of the block, here and below; scores are one head's at a time. */
 static void tile_scores(const struct kernels *kernels, const struct attn_block *b,
-                        struct attn_room *room)
+                        struct attn_room *room, uint32_t first)
 {
-    const struct attn_type *type = &kernels->attn[b->job->kv.type];
+    const struct attn_type *type = &kernels->attn[b->jobs->kv.type];
     uint32_t per_group = group_rows(kernels, b->n_rows), ldk = round_up(b->layer->dk, LANES);
 
     for (uint32_t r = 0; r < b->n_rows; r += per_group) {
         uint32_t n = b->n_rows - r < per_group ? b->n_rows - r : per_group;
 
-        room->tile.q_scale = room->q_scale + r;
-        type->scores(&room->tile, n, r == 0, room->q + (size_t)r * ldk, b->layer->dk,
+        room->tile.q_scale = room->q_scale + first + r;
+        type->scores(&room->tile, n, r == 0, room->q + (size_t)(first + r) * ldk, b->layer->dk,
                      room->s + (size_t)r * TILE);
     }
 }
 
 static void tile_weights(const struct kernels *kernels, const struct attn_block *b,
-                         struct attn_room *room, struct attn_accum *a, uint32_t t0)
+                         struct attn_room *room, const struct attn_accum *a, uint32_t t0)
 {
     const struct kv_layer *l = b->layer;
-    uint32_t type = b->job->kv.type;
+    uint32_t type = b->jobs->kv.type;
 
     for (uint32_t r = 0; r < b->n_rows; r++) {
         float *s = room->s + (size_t)r * TILE;
@@ -221,9 +252,9 @@ static void tile_weights(const struct kernels *kernels, const struct attn_block 
 
 /* For runs of rows that stop at the same token. */
 static void tile_values(const struct kernels *kernels, const struct attn_block *b,
-                        const struct attn_room *room, struct attn_accum *a)
+                        const struct attn_room *room, const struct attn_accum *a)
 {
-    const struct attn_type *type = &kernels->attn[b->job->kv.type];
+    const struct attn_type *type = &kernels->attn[b->jobs->kv.type];
     uint32_t per_group = group_rows(kernels, b->n_rows);
     bool ask = true;
 
@@ -245,52 +276,57 @@ static void tile_values(const struct kernels *kernels, const struct attn_block *
 }
 
 static void tile_run(const struct kernels *kernels, const struct attn_block *b,
-                     struct attn_room *room, struct attn_accum *a, uint32_t t0)
+                     struct attn_room *room, const struct attn_accum *a, uint32_t t0, uint32_t h)
 {
-    room->tile.n = tile_extent(b, room, t0);
-    if (room->tile.n == 0)
-        return;
-    tile_scores(kernels, b, room);
-    tile_weights(kernels, b, room, a, t0);
-    tile_values(kernels, b, room, a);
+    struct attn_accum rows = attn_accum_from(a, h * b->n_rows);
+
+    tile_scores(kernels, b, room, h * b->n_rows);
+    tile_weights(kernels, b, room, &rows, t0);
+    tile_values(kernels, b, room, &rows);
 }
 
 /* ---- A block --------------------------------------------------------------------------------- */
 
 /* The factor turns exp into exp2, except where the softcap comes between. */
 static void load_queries(const struct kernels *kernels, const struct attn_block *b,
-                         struct attn_room *room)
+                         struct attn_room *room, uint32_t h)
 {
     const struct kv_layer *l = b->layer;
-    const struct attn_type *type = &kernels->attn[b->job->kv.type];
+    const struct attn_type *type = &kernels->attn[b->jobs->kv.type];
     uint32_t per_group = group_rows(kernels, b->n_rows), ldk = round_up(l->dk, LANES);
     float factor = l->softcap != 0.0f ? l->scale : l->scale * LOG2_E;
 
     for (uint32_t r = 0; r < b->n_rows; r++) {
-        uint32_t query = (b->r0 + r) / b->group, h = (b->r0 + r) % b->group;
-        uint32_t lane = r % per_group, first = r - lane;
+        uint32_t lane = r % per_group, first = r - lane, at = h * b->n_rows;
         uint32_t n = b->n_rows - first < per_group ? b->n_rows - first : per_group;
-        const float *q = b->job->q + query * b->job->ldq + ((size_t)b->head * b->group + h) * l->dk;
+        struct row row = row_of(b, r);
+        const float *q = row.job->q + row.query * row.job->ldq +
+                         ((size_t)(b->head + h) * b->group + row.lane) * l->dk;
 
-        room->pos[r] = row_pos(b, r);
-        type->load_q(q, l->dk, factor, n, room->q + (size_t)first * ldk + lane, &room->q_scale[r]);
+        room->pos[r] = row.job->pos + row.query;
+        type->load_q(q, l->dk, factor, n, room->q + (size_t)(at + first) * ldk + lane,
+                     &room->q_scale[at + r]);
     }
 }
 
 void attn_block_begin(const struct kernels *kernels, const struct attn_block *b,
                       struct attn_room *room, uint32_t t0)
 {
-    load_queries(kernels, b, room);
+    for (uint32_t h = 0; h < b->n_heads; h++)
+        load_queries(kernels, b, room, h);
     room->tile.v_stride = b->layer->v_token_stride;
-    room->tile.ahead[0] = room->tile.ahead[1] = tile_at(b, t0);
+    room->tile.ahead[0] = room->tile.ahead[1] = tile_at(b, t0, 0);
 }
 
-/* Where the tiles end, what comes after the block. */
-static void look_ahead(const struct attn_block *b, struct attn_room *room, uint32_t t0,
-                       uint32_t end)
+/* The n-th head's tile behind (t0, h), in the order of the walk; where the tiles end, what comes
+ * after the block. */
+static void look_ahead(const struct attn_block *b, struct attn_room *room, uint32_t t0, uint32_t h,
+                       uint32_t n, uint32_t end)
 {
+    for (h += n; h >= b->n_heads; h -= b->n_heads)
+        t0 += TILE;
     if (t0 < end)
-        attn_block_look_ahead(b, &room->tile, t0);
+        ask_for(b, &room->tile, t0, h, end - 1);
     else if (room->beyond != NULL)
         room->beyond(room->beyond_ctx, &room->tile);
 }
@@ -300,13 +336,16 @@ void attn_block_span(const struct kernels *kernels, const struct attn_block *b,
 {
     uint32_t last = attn_block_last(b), t0 = span * ATTN_SPAN_TOKENS;
     uint32_t end = last - t0 < ATTN_SPAN_TOKENS ? last + 1 : t0 + ATTN_SPAN_TOKENS;
-    uint32_t ahead = b->layer->tile_stride * (TILE / b->layer->tile_tokens) < AHEAD_BYTES ? 2 : 1;
+    uint32_t ahead = b->layer->k_head_stride * (TILE / b->layer->tile_tokens) < AHEAD_BYTES ? 2 : 1;
 
-    attn_accum_clear(a, b->n_rows);
+    attn_accum_clear(a, b->n_rows * b->n_heads);
     for (; t0 < end; t0 += TILE) {
-        tile_locate(b, &room->tile, t0, last);
-        look_ahead(b, room, t0 + ahead * TILE, ends ? end : UINT32_MAX);
-        tile_run(kernels, b, room, a, t0);
+        room->tile.n = tile_extent(b, room, t0);
+        for (uint32_t h = 0; room->tile.n > 0 && h < b->n_heads; h++) {
+            tile_locate(b, &room->tile, t0, h, last);
+            look_ahead(b, room, t0, h, ahead, ends ? end : last + 1);
+            tile_run(kernels, b, room, a, t0, h);
+        }
     }
 }
 
@@ -315,11 +354,12 @@ void attn_block_finish(const struct kernels *kernels, const struct attn_block *b
 {
     uint32_t dv = b->layer->dv;
 
-    for (uint32_t r = 0; r < b->n_rows; r++) {
-        uint32_t query = (b->r0 + r) / b->group, h = (b->r0 + r) % b->group;
-        float *out = b->job->out + query * b->job->ldo + ((size_t)b->head * b->group + h) * dv;
-        float sum = kernels->attn_sum(a->l + (size_t)r * LANES);
+    for (uint32_t i = 0; i < b->n_rows * b->n_heads; i++) {
+        struct row row = row_of(b, i % b->n_rows);
+        size_t head = (size_t)(b->head + i / b->n_rows) * b->group + row.lane;
+        float *out = row.job->out + row.query * row.job->ldo + head * dv;
+        float sum = kernels->attn_sum(a->l + (size_t)i * LANES);
 
-        kernels->divide(out, a->o + (size_t)r * a->ldo, sum, dv);
+        kernels->divide(out, a->o + (size_t)i * a->ldo, sum, dv);
     }
 }

@@ -116,16 +116,16 @@ static void layer_place(struct kv_layer *l, const struct kv_geometry *g, uint64_
     l->k_token_stride = (l->dk + l->dk % kv_pair(g->type)) * element;
     l->v_token_stride = l->dv * element;
     l->tile_tokens = n;
-    l->tile_stride = n * (l->k_token_stride + l->v_token_stride) + 2 * scale_bytes;
-    l->k_head_stride = l->tile_stride * (g->block_tokens / n);
+    l->k_head_stride = n * (l->k_token_stride + l->v_token_stride) + 2 * scale_bytes;
     l->v_head_stride = l->k_head_stride;
+    l->tile_stride = l->k_head_stride * l->n_kv_heads;
     l->k_off = (uint32_t)*off;
     l->v_off = l->k_off + n * l->k_token_stride;
     if (g->type == KV_TYPE_I8) {
         l->k_scale_off = l->v_off + n * l->v_token_stride;
         l->v_scale_off = l->k_scale_off + scale_bytes;
     }
-    *off += (uint64_t)l->k_head_stride * l->n_kv_heads;
+    *off += (uint64_t)l->tile_stride * (g->block_tokens / n);
     *off = (*off + 63) & ~(uint64_t)63;
 }
 
@@ -189,7 +189,8 @@ int geometry_init(struct kv_geometry *g, const struct kv_geometry_config *config
 /* Everything that a kernel reads lies inside the block, by the same sums that it makes. */
 static int layer_inside(const struct kv_geometry *g, const struct kv_layer *l)
 {
-    uint64_t end = l->k_off + (uint64_t)l->k_head_stride * l->n_kv_heads;
+    uint64_t n_tiles = l->tile_tokens == 0 ? 0 : g->block_tokens / l->tile_tokens;
+    uint64_t end = l->k_off + l->tile_stride * n_tiles;
     uint64_t k_bytes = l->tile_tokens * (uint64_t)l->k_token_stride;
     uint64_t v_bytes = l->tile_tokens * (uint64_t)l->v_token_stride;
     uint64_t scale_bytes = g->type == KV_TYPE_I8 ? l->tile_tokens * sizeof(float) : 0;
@@ -207,8 +208,9 @@ static int layer_inside(const struct kv_geometry *g, const struct kv_layer *l)
     if (scale_bytes != 0 &&
         (l->k_scale_off != l->v_off + v_bytes || l->v_scale_off != l->k_scale_off + scale_bytes))
         return 0;
-    return l->tile_stride >= k_bytes + v_bytes + 2 * scale_bytes &&
-           l->k_head_stride >= (uint64_t)l->tile_stride * (g->block_tokens / l->tile_tokens);
+    return l->k_head_stride >= k_bytes + v_bytes + 2 * scale_bytes &&
+           l->v_head_stride == l->k_head_stride &&
+           l->tile_stride >= (uint64_t)l->k_head_stride * l->n_kv_heads;
 }
 
 int geometry_check(const struct kv_geometry *g, const char **field)

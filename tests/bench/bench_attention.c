@@ -1,6 +1,7 @@
 /* bench_attention.c - decode attention against the machine's limits, and against ggml's
  *
  *   bench_attention [--json FILE] [--full] [--block TOKENS] [--pool-mib N] [--repeat N]
+ *                   [--shape KV:WIDTH:KV_HEADS:GROUP:CONTEXT:JOBS:THREADS]...
  *
  * Every repetition measures the machine (read bandwidth on the same mapping, multiply-adds,
  * exponentials: attention_rates.h) and then the kernel, so that both see the same moment of a
@@ -10,7 +11,8 @@
  *
  * KV comes from memory: blocks are scattered over a pool many times the caches, and every call
  * takes the next sequences of it.  OMNI_GGML_PEER names the program that tests/bench/peer_ggml.sh
- * builds: then ggml runs the same shapes in between. */
+ * builds: then ggml runs the same shapes in between.  With --shape only those shapes run, and
+ * nothing else: for work on a kernel. */
 #include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -30,8 +32,10 @@ enum {
     JOBS_MAX = 64,
     RESULTS_MAX = 8192,
     READ_MIB = 24,
-    WIDTH_LIMIT = 128,
-    TRIES = 12
+    WIDTH_LIMIT = 256,
+    ROW_MAX = 8192, /* elements of a query */
+    TRIES = 12,
+    SHAPES_MAX = 64
 };
 static const double CALL_SECONDS = 2e-3;      /* at least, per repetition */
 static const double BYTES_PER_CALL_MAX = 2e9; /* shapes beyond are left out */
@@ -61,11 +65,16 @@ struct bench {
     float *q, *out;
     struct result results[RESULTS_MAX];
     uint32_t n_results;
+    struct shape only[SHAPES_MAX]; /* --shape */
+    uint32_t n_only;
 };
 
 static const char *type_name(enum kv_type type)
 {
-    return type == KV_TYPE_F16 ? "f16" : type == KV_TYPE_BF16 ? "bf16" : "i8";
+    return type == KV_TYPE_F16    ? "f16"
+           : type == KV_TYPE_BF16 ? "bf16"
+           : type == KV_TYPE_F32  ? "f32"
+                                  : "i8";
 }
 
 static int compare_doubles(const void *a, const void *b)
@@ -263,6 +272,10 @@ static void run_grid(struct bench *b)
 {
     printf("%-4s %4s %3s %3s %6s %4s %3s  %10s %7s  %7s  %s\n", "kv", "dim", "kvh", "grp", "ctx",
            "jobs", "thr", "us/job", "GB/s", "of roof", "bound");
+    for (uint32_t i = 0; i < b->n_only; i++)
+        add_shape(b, &b->only[i]);
+    if (b->n_only > 0)
+        return;
     for (uint32_t many = 0; many < (b->n_cpus > 1 ? 2U : 1U); many++) {
         uint32_t n_threads = many ? b->n_cpus : 1;
 
@@ -541,10 +554,10 @@ static void setup(struct bench *b)
     for (uint32_t i = 0; i < b->n_cpus; i++)
         cpus[i] = (int)i;
     fill_pool(b);
-    b->q = malloc(8192 * sizeof *b->q);
-    b->out = malloc((size_t)JOBS_MAX * 8192 * sizeof *b->out);
+    b->q = malloc(ROW_MAX * sizeof *b->q);
+    b->out = malloc((size_t)JOBS_MAX * ROW_MAX * sizeof *b->out);
     invariant(b->q != NULL && b->out != NULL);
-    for (uint32_t i = 0; i < 8192; i++)
+    for (uint32_t i = 0; i < ROW_MAX; i++)
         b->q[i] = (float)(i * 7 % 17) / 17.0f - 0.5f;
     invariant(team_create(&b->team[0], 1, NULL, 0) == 0);
     invariant(attn_scratch_create(&b->scratch[0], b->isa, 1, WIDTH_LIMIT, WIDTH_LIMIT) == 0);
@@ -552,6 +565,28 @@ static void setup(struct bench *b)
         invariant(
             team_create(&b->team[1], b->n_cpus, cpus, 50) == 0 &&
             attn_scratch_create(&b->scratch[1], b->isa, b->n_cpus, WIDTH_LIMIT, WIDTH_LIMIT) == 0);
+}
+
+/* KV:WIDTH:KV_HEADS:GROUP:CONTEXT:JOBS:THREADS */
+static bool parse_shape(struct bench *b, const char *text)
+{
+    struct shape s = {.type = KV_TYPE_F16};
+    char type[8];
+
+    if (b->n_only == SHAPES_MAX ||
+        sscanf(text, "%7[^:]:%u:%u:%u:%u:%u:%u", type, &s.width, &s.n_kv_heads, &s.group,
+               &s.context, &s.n_jobs, &s.n_threads) != 7)
+        return false;
+    while (strcmp(type, type_name(s.type)) != 0) {
+        if (s.type == KV_TYPE_I8)
+            return false;
+        s.type++;
+    }
+    b->only[b->n_only++] = s;
+    return s.width > 0 && s.width <= WIDTH_LIMIT && s.n_kv_heads > 0 && s.group > 0 &&
+           (uint64_t)s.n_kv_heads * s.group * s.width <= ROW_MAX && s.context > 0 && s.n_jobs > 0 &&
+           s.n_jobs <= JOBS_MAX &&
+           (s.n_threads == 1 || s.n_threads == sysconf(_SC_NPROCESSORS_ONLN));
 }
 
 static bool parse(struct bench *b, int argc, char **argv)
@@ -569,6 +604,8 @@ static bool parse(struct bench *b, int argc, char **argv)
             return false;
         if (strcmp(argv[i], "--json") == 0)
             b->json = value;
+        else if (strcmp(argv[i], "--shape") == 0 && parse_shape(b, value))
+            ;
         else if (strcmp(argv[i], "--block") == 0)
             b->block_tokens = (uint32_t)strtoul(value, NULL, 10);
         else if (strcmp(argv[i], "--pool-mib") == 0)
@@ -592,7 +629,8 @@ int main(int argc, char **argv)
     b.peer = getenv("OMNI_GGML_PEER");
     if (!parse(&b, argc, argv)) {
         fprintf(stderr, "usage: bench_attention [--json FILE] [--full] [--block TOKENS] "
-                        "[--pool-mib 320..] [--repeat 1..31]\n");
+                        "[--pool-mib 320..] [--repeat 1..31] "
+                        "[--shape f16|bf16|i8:WIDTH:KV_HEADS:GROUP:CONTEXT:JOBS:THREADS]...\n");
         return 2;
     }
     if (isa_detect(&b.isa) != 0)
@@ -603,6 +641,8 @@ int main(int argc, char **argv)
            isa_name(b.isa), b.block_tokens, b.pool_bytes >> 20, b.repeat);
     print_machine(&b);
     run_grid(&b);
+    if (b.n_only > 0)
+        return 0;
     ggml_4k = versus_ggml_4k(&b);
     ggml_16k = versus_ggml_16k_g4(&b);
     team_destroy(b.team[1]); /* its threads must not spin beside what follows */

@@ -3,6 +3,7 @@ omni_test(test_dense fast LIBS omni_compute ${CMAKE_DL_LIBS}
   SOURCES test_dense.c ${CMAKE_SOURCE_DIR}/tests/bench/blas_ref.c)
 omni_test(test_ops fast LIBS omni_compute SOURCES test_ops.c)
 omni_test(test_attention fast LIBS omni_compute SOURCES test_attention.c)
+omni_test(test_attention_shared fast LIBS omni_compute SOURCES test_attention_shared.c)
 
 add_test(NAME test_attention_instructions
   COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/test_attention_instructions.sh $<TARGET_FILE:omni_compute>)
