@@ -60,7 +60,7 @@
     X(engine, kv_blocks, U32, "0", 0, 16777216, "blocks",                                          \
       "KV pool of the device; 0: as many as fit into kv_mb")                                       \
     X(engine, kv_mb, U32, "256", 1, 16777216, "MiB", "KV pool of the device, unless kv_blocks")    \
-    X(engine, block_tokens, U32, "32", 32, 1024, "tokens", "tokens per KV block, a multiple of 32")\
+    X(engine, block_tokens, U32, "64", 32, 1024, "tokens", "tokens per KV block, a multiple of 32")\
     X(engine, layer_groups, U32, "1", 1, 8, "", "layer groups whose KV is placed apart")           \
     X(engine, max_seqs, U32, "256", 1, 4096, "", "sequences admitted at a time")                   \
     X(engine, ctx_max, U32, "0", 0, 1048576, "tokens",                                             \

@@ -99,7 +99,9 @@ class Group:
         every = {"group.name": self.name, "group.n_engines": self.n_engines, "group.n_workers": self.n_workers,
                  "model.path": self.model, "engine.profile": "off",
                  "run.dir": os.path.join(self.dir, "run"), "shm.dir": self.shm,
-                 "engine.kv_mb": 16, "worker.arena_mb": 16, **settings}
+                 "engine.kv_mb": 16, "worker.arena_mb": 16,
+                 "engine.block_tokens": 32,  # so that short prompts have several
+                 **settings}
         sections = {}
         for key, value in every.items():
             section, _, name = key.partition(".")
