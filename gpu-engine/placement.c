@@ -144,13 +144,31 @@ void placement_copy_out(struct engine *e, struct sequence *s, uint32_t worker)
     engine_count(e, ENGINE_STAT_COPIES_OUT, 1);
 }
 
+static void become_resident(struct engine *e, struct sequence *s)
+{
+    e->workers[s->worker].n_resident++;
+    s->last_move_ns = e->ops->now(e->device);
+    sequence_set_state(&e->sequences, s, SEQUENCE_RESIDENT);
+}
+
 static void copied_out(struct engine *e, struct sequence *s)
 {
     ledger_set_state(e, s, DIRECTORY_RESIDENT);
     kv_release(e, s);
-    e->workers[s->worker].n_resident++;
-    s->last_move_ns = e->ops->now(e->device);
-    sequence_set_state(&e->sequences, s, SEQUENCE_RESIDENT);
+    become_resident(e, s);
+}
+
+void placement_adopt(struct engine *e, struct sequence *s, uint32_t worker)
+{
+    invariant(s->state == SEQUENCE_WAITING && s->n_blocks == 0);
+    s->worker = worker;
+    plan_copy_out(e, s); /* takes the blocks; nothing is copied */
+    take_slot(e, s);
+    ledger_set_place(e, s);
+    ledger_set_state(e, s, DIRECTORY_RESIDENT);
+    sequence_set_state(&e->sequences, s, SEQUENCE_COMPUTING);
+    sequence_set_state(&e->sequences, s, SEQUENCE_COPY_OUT);
+    become_resident(e, s);
 }
 
 /* ---- Copy in --------------------------------------------------------------------------------- */

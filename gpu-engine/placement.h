@@ -16,6 +16,10 @@ void placement_step(struct engine *e);
 /* Begins to copy the sequence to that worker's arena, which has the blocks and a slot for it. */
 void placement_copy_out(struct engine *e, struct sequence *s, uint32_t worker);
 
+/* Gives it a place in that worker's arena as if its KV had been copied there: for what is resident
+ * when an engine begins.  It waits, and holds no blocks. */
+void placement_adopt(struct engine *e, struct sequence *s, uint32_t worker);
+
 /* Begins to copy it back; the device has the blocks for its tokens. */
 void placement_copy_in(struct engine *e, struct sequence *s);
 

@@ -22,13 +22,20 @@ static const char usage[] =
     "  --burst S           redraw the rate every S seconds, between 0.25 and 1.75 times\n"
     "  --be LENGTHS        LONGBENCH, DAILYMAIL, IN/OUT, a file, or none (DAILYMAIL)\n"
     "  --be-rate R         best-effort requests/s; 0: without end (default)\n"
+    "  --be-arrivals FILE  at these times (a number of seconds per line), scaled to --be-rate\n"
+    "  --be-computed       best effort comes with its prompt computed, without end\n"
     "  --backlog N         best-effort requests that wait without end (32)\n"
     "  --sigma S           of the lengths' lognormal distributions (0.6)\n"
-    "  --policy P          as engine.policy (group)\n"
+    "  --prefilled PCT     begin with the device full of best effort, and PCT % of the arenas\n"
+    "  --kv TYPE           bf16 (default) or int8\n"
+    "  --policy P          group (default), omni, paper, sync, headroom, ls-first, harvest, "
+    "stream\n"
+    "  --params A=N,B=N    its free parameters: use_pct, free_pct, headroom_pct, token_budget\n"
     "  --offload O         auto, always or never (auto)\n"
     "  --without A,B       ideas that policy omni does without: riding, two-batch, waiting, "
     "stairs,\n"
-    "                      placement, copy-back, spread, staging, share\n"
+    "                      placement, copy-back, spread, staging, share; any policy without\n"
+    "                      deadlines (of jobs at workers), oldest-first (of returned rows)\n"
     "  --ttft S --tpot S   objectives in seconds (3, 0.25)\n"
     "  --duration S        measured seconds (300); --warmup S before them (60)\n"
     "  --chunk N           prefill rows of a sweep (what the TPOT objective admits)\n"
@@ -43,6 +50,7 @@ static const char usage[] =
 struct arguments {
     struct sim_options options;
     const char *machine, *model, *profiles, *profile, *ls, *be, *policy, *offload, *without;
+    const char *params, *kv, *be_arrivals;
     double gpus, hosts, net, bandwidth, sigma, seed, backlog, chunk, p_max, slots;
     bool json;
     char profile_path[512], timing[600];
@@ -62,11 +70,13 @@ static bool parse_number(const char *text, double *out)
 
 enum { OPTION_WORDS = 256, OPTION_NUMBERS = 512 };
 
-static const char *const word_options[] = {"machine", "model",  "profiles", "profile",   "ls",
-                                           "be",      "policy", "offload",  "sweep-log", "without"};
+static const char *const word_options[] = {
+    "machine", "model",     "profiles", "profile", "ls", "be",         "policy",
+    "offload", "sweep-log", "without",  "params",  "kv", "be-arrivals"};
 static const char *const number_options[] = {
-    "ls-rate", "burst", "be-rate", "backlog", "sigma", "ttft",  "tpot", "duration",  "warmup",
-    "chunk",   "p-max", "slots",   "noise",   "gpus",  "hosts", "net",  "bandwidth", "seed"};
+    "ls-rate",  "burst",  "be-rate",   "backlog", "sigma",    "ttft",  "tpot",
+    "duration", "warmup", "chunk",     "p-max",   "slots",    "noise", "gpus",
+    "hosts",    "net",    "bandwidth", "seed",    "prefilled"};
 enum {
     N_WORDS = sizeof word_options / sizeof *word_options,
     N_NUMBERS = sizeof number_options / sizeof *number_options
@@ -80,6 +90,7 @@ static void make_long_options(struct option *options)
         *options++ =
             (struct option){number_options[i], required_argument, NULL, OPTION_NUMBERS + i};
     *options++ = (struct option){"json", no_argument, NULL, 'j'};
+    *options++ = (struct option){"be-computed", no_argument, NULL, 'c'};
     *options++ = (struct option){"help", no_argument, NULL, 'h'};
     *options = (struct option){NULL, 0, NULL, 0};
 }
@@ -88,15 +99,15 @@ static void make_long_options(struct option *options)
 static int parse(struct arguments *a, int argc, char **argv)
 {
     struct sim_options *o = &a->options;
-    const char **words[N_WORDS] = {&a->machine,   &a->model,  &a->profiles, &a->profile,
-                                   &a->ls,        &a->be,     &a->policy,   &a->offload,
-                                   &o->sweep_log, &a->without};
+    const char **words[N_WORDS] = {
+        &a->machine, &a->model,     &a->profiles, &a->profile, &a->ls, &a->be,         &a->policy,
+        &a->offload, &o->sweep_log, &a->without,  &a->params,  &a->kv, &a->be_arrivals};
     double *numbers[N_NUMBERS] = {
-        &o->load.ls_rate, &o->load.burst_s, &o->load.be_rate, &a->backlog,  &a->sigma,
-        &o->ttft_slo_s,   &o->tpot_slo_s,   &o->duration_s,   &o->warmup_s, &a->chunk,
-        &a->p_max,        &a->slots,        &o->noise,        &a->gpus,     &a->hosts,
-        &a->net,          &a->bandwidth,    &a->seed};
-    struct option options[N_WORDS + N_NUMBERS + 3];
+        &o->load.ls_rate, &o->load.burst_s, &o->load.be_rate, &a->backlog,      &a->sigma,
+        &o->ttft_slo_s,   &o->tpot_slo_s,   &o->duration_s,   &o->warmup_s,     &a->chunk,
+        &a->p_max,        &a->slots,        &o->noise,        &a->gpus,         &a->hosts,
+        &a->net,          &a->bandwidth,    &a->seed,         &o->prefilled_pct};
+    struct option options[N_WORDS + N_NUMBERS + 4];
     int c;
 
     make_long_options(options);
@@ -107,10 +118,13 @@ static int parse(struct arguments *a, int argc, char **argv)
                         number_options[c - OPTION_NUMBERS], optarg);
                 return -1;
             }
+            o->prefilled |= numbers[c - OPTION_NUMBERS] == &o->prefilled_pct;
         } else if (c >= OPTION_WORDS) {
             *words[c - OPTION_WORDS] = optarg;
         } else if (c == 'j') {
             a->json = true;
+        } else if (c == 'c') {
+            o->be_computed = true;
         } else {
             fputs(usage, c == 'h' ? stdout : stderr);
             return c == 'h' ? 0 : -1;
@@ -130,16 +144,32 @@ static const char *const ideas[] = {"riding",    "two-batch", "waiting", "stairs
 enum { N_IDEAS = sizeof ideas / sizeof *ideas };
 static_assert(1 << (N_IDEAS - 1) == SCHED_WITHOUT_SHARE, "a name per idea");
 
+static bool same_word(const char *at, size_t n, const char *word)
+{
+    return strlen(word) == n && strncmp(word, at, n) == 0;
+}
+
+/* An idea of the policy, or one of the device and its workers. */
+static bool take_out(struct sim_options *o, const char *at, size_t n)
+{
+    for (size_t i = 0; i < N_IDEAS; i++) {
+        if (same_word(at, n, ideas[i])) {
+            o->without |= 1u << i;
+            return true;
+        }
+    }
+    o->no_deadlines |= same_word(at, n, "deadlines");
+    o->newest_first |= same_word(at, n, "oldest-first");
+    return same_word(at, n, "deadlines") || same_word(at, n, "oldest-first");
+}
+
 static int find_ideas(struct arguments *a, struct error *err)
 {
     for (const char *at = a->without; at != NULL && *at != '\0';) {
-        size_t n = strcspn(at, ","), i = 0;
+        size_t n = strcspn(at, ",");
 
-        while (i < N_IDEAS && (strlen(ideas[i]) != n || strncmp(ideas[i], at, n) != 0))
-            i++;
-        if (i == N_IDEAS)
+        if (!take_out(&a->options, at, n))
             return error_set(err, -EINVAL, "--without %.*s: no such idea", (int)n, at);
-        a->options.without |= 1u << i;
         at += n + (at[n] == ',');
     }
     return 0;
@@ -158,6 +188,9 @@ static int find_names(struct arguments *a, struct error *err)
     if (o->model == NULL)
         return error_set(err, -EINVAL, "--model %s is unknown; known: %s", a->model, known);
     o->policy = a->policy;
+    o->kv_type = strcmp(a->kv, "int8") == 0 ? KV_TYPE_I8 : KV_TYPE_BF16;
+    if (o->kv_type == KV_TYPE_BF16 && strcmp(a->kv, "bf16") != 0)
+        return error_set(err, -EINVAL, "--kv %s: bf16 or int8", a->kv);
     while (o->offload < 3 && strcmp(offload_names[o->offload], a->offload) != 0)
         o->offload++;
     return o->offload < 3
@@ -188,6 +221,8 @@ static int find_lengths(struct arguments *a, struct error *err)
     load->be_backlog = none ? 0 : (uint32_t)a->backlog;
     if (rc == 0)
         rc = sim_lengths_parse(&load->be, none ? "1/1" : a->be, a->sigma, err);
+    if (rc == 0 && a->be_arrivals != NULL)
+        rc = sim_times_read(&load->be_times, a->be_arrivals, err);
     return rc;
 }
 
@@ -216,6 +251,8 @@ static int prepare(struct arguments *a, struct error *err)
     if (rc != 0)
         return rc;
     rc = find_ideas(a, err);
+    if (rc == 0)
+        rc = sim_params_parse(&a->options.params, a->params, err);
     if (rc != 0)
         return rc;
     change_machine(a);
@@ -269,6 +306,7 @@ int command_run(int argc, char **argv)
     struct arguments a = {.ls = "SHAREGPT",
                           .be = "DAILYMAIL",
                           .policy = "group",
+                          .kv = "bf16",
                           .offload = "auto",
                           .sigma = 0.6,
                           .backlog = 32,
@@ -283,7 +321,6 @@ int command_run(int argc, char **argv)
                                       .ttft_slo_s = 3,
                                       .tpot_slo_s = 0.25,
                                       .noise = 0.02,
-                                      .max_seqs = 1024,
                                       .auto_free_pct = 10}};
     struct error err;
     int go = parse(&a, argc, argv);
@@ -297,5 +334,6 @@ int command_run(int argc, char **argv)
         fprintf(stderr, "omni-sim run: %s\n", err.text);
     sim_lengths_fini(&a.options.load.ls);
     sim_lengths_fini(&a.options.load.be);
+    sim_times_fini(&a.options.load.be_times);
     return rc == 0 ? COMMAND_DONE : COMMAND_FAILED;
 }

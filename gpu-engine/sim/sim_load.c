@@ -197,6 +197,70 @@ uint32_t sim_lengths_max(const struct sim_lengths *l)
     return most;
 }
 
+uint32_t sim_lengths_max_out(const struct sim_lengths *l)
+{
+    uint32_t most = l->out.cap;
+
+    for (uint32_t i = 0; i < l->n_pairs; i++)
+        most = l->pairs[i].n_out > most ? l->pairs[i].n_out : most;
+    return most;
+}
+
+/* ---- Recorded times -------------------------------------------------------------------------- */
+
+static int append_time(struct sim_times *t, uint32_t *cap, double at_s)
+{
+    if (t->n == *cap) {
+        uint32_t more = *cap == 0 ? 1024 : 2 * *cap;
+        double *grown = realloc(t->at_s, more * sizeof *grown);
+        if (grown == NULL)
+            return -ENOMEM;
+        t->at_s = grown;
+        *cap = more;
+    }
+    t->at_s[t->n++] = at_s;
+    return 0;
+}
+
+static int read_times(struct sim_times *t, FILE *f, const char *path, struct error *err)
+{
+    uint32_t cap = 0;
+    double at_s, first = 0;
+    int n;
+
+    while ((n = fscanf(f, "%lf", &at_s)) == 1) {
+        first = t->n == 0 ? at_s : first;
+        if (t->n > 0 && at_s - first < t->at_s[t->n - 1])
+            return error_set(err, -EINVAL, "%s: line %u: times go back", path, t->n + 1);
+        if (append_time(t, &cap, at_s - first) != 0)
+            return error_set(err, -ENOMEM, "%s: no memory", path);
+    }
+    if (n != EOF || t->n < 2 || t->at_s[t->n - 1] <= 0)
+        return error_set(err, -EINVAL, "%s: line %u is no time of arrival", path, t->n + 1);
+    t->span_s = t->at_s[t->n - 1] * t->n / (t->n - 1);
+    return 0;
+}
+
+int sim_times_read(struct sim_times *t, const char *path, struct error *err)
+{
+    FILE *f = fopen(path, "re");
+
+    memset(t, 0, sizeof *t);
+    if (f == NULL)
+        return error_set(err, -errno, "%s: %s", path, strerror(errno));
+    int rc = read_times(t, f, path, err);
+    fclose(f);
+    if (rc != 0)
+        sim_times_fini(t);
+    return rc;
+}
+
+void sim_times_fini(struct sim_times *t)
+{
+    free(t->at_s);
+    memset(t, 0, sizeof *t);
+}
+
 /* ---- Arrivals -------------------------------------------------------------------------------- */
 
 static double burst_factor(const struct sim_arrivals *a, double at_s)
@@ -207,11 +271,24 @@ static double burst_factor(const struct sim_arrivals *a, double at_s)
                            sim_draw(a->seed, a->stream, (uint64_t)(at_s / a->burst_s), DRAW_BURST);
 }
 
+/* The recorded one that is next, on the scale that makes their rate the one asked for. */
+static double recorded_s(const struct sim_arrivals *a, uint64_t i)
+{
+    const struct sim_times *t = a->times;
+    double scale = t->n / t->span_s / a->rate;
+
+    return scale * (t->at_s[i % t->n] + (double)(i / t->n) * t->span_s);
+}
+
 /* Candidates at the highest rate, of which those that the present rate has are taken. */
 static void draw_next(struct sim_arrivals *a)
 {
     double most = a->burst_s > 0 ? burst_high : 1, u;
 
+    if (a->times != NULL) {
+        a->at_s = recorded_s(a, a->n_drawn++);
+        return;
+    }
     do {
         u = sim_draw(a->seed, a->stream, a->n_drawn, DRAW_ARRIVAL);
         a->at_s += -log(1 - u) / (a->rate * most);
@@ -220,9 +297,10 @@ static void draw_next(struct sim_arrivals *a)
 }
 
 void sim_arrivals_init(struct sim_arrivals *a, uint64_t seed, uint64_t stream, double rate,
-                       double burst_s)
+                       double burst_s, const struct sim_times *times)
 {
     *a = (struct sim_arrivals){.seed = seed, .stream = stream, .rate = rate, .burst_s = burst_s};
+    a->times = times != NULL && times->n > 0 ? times : NULL;
     if (rate > 0)
         draw_next(a);
 }

@@ -30,6 +30,13 @@ struct sim_lengths {
     uint32_t n_pairs;
 };
 
+/* Times of arrival that were recorded: ascending from 0, gone through again and again. */
+struct sim_times {
+    double *at_s; /* owned */
+    uint32_t n;
+    double span_s; /* one mean gap longer than to the last */
+};
+
 struct sim_load {
     uint64_t seed;
     double ls_rate; /* requests/s */
@@ -37,12 +44,14 @@ struct sim_load {
     double be_rate; /* requests/s; 0: so many are always waiting: */
     uint32_t be_backlog;
     struct sim_lengths ls, be;
+    struct sim_times be_times; /* n 0: Poisson; else at be_rate all the same, faster or slower */
 };
 
-/* Arrivals of one stream: Poisson. */
+/* Arrivals of one stream: Poisson, or at recorded times. */
 struct sim_arrivals {
     uint64_t seed, stream;
     double rate, burst_s;
+    const struct sim_times *times; /* NULL: Poisson */
     uint64_t n_drawn;
     double at_s; /* of the next one */
 };
@@ -64,10 +73,15 @@ double sim_lengths_mean_in(const struct sim_lengths *l);
 double sim_lengths_mean_out(const struct sim_lengths *l);
 /* Longest prompt plus longest output. */
 uint32_t sim_lengths_max(const struct sim_lengths *l);
+uint32_t sim_lengths_max_out(const struct sim_lengths *l);
 
-/* rate 0: never. */
+/* A file with a number of seconds per line, ascending.  0, or -errno with *err. */
+int sim_times_read(struct sim_times *t, const char *path, struct error *err);
+void sim_times_fini(struct sim_times *t);
+
+/* rate 0: never.  times is borrowed; n 0: Poisson. */
 void sim_arrivals_init(struct sim_arrivals *a, uint64_t seed, uint64_t stream, double rate,
-                       double burst_s);
+                       double burst_s, const struct sim_times *times);
 /* Time of the next arrival; UINT64_MAX: never.  _pop goes on to the one after it. */
 uint64_t sim_arrivals_next_ns(const struct sim_arrivals *a);
 void sim_arrivals_pop(struct sim_arrivals *a);

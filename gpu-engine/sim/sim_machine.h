@@ -26,12 +26,12 @@ struct sim_gpu {
 struct sim_machine {
     const char *name, *doc;
     const struct sim_gpu *gpu;
-    uint32_t n_gpus;                               /* ranks of one replica */
-    double collective_ns, collective_bytes_per_ns; /* all-reduce: alpha, and a rank's link */
-    uint32_t n_sockets;                            /* of the host: a worker each */
-    double socket_bytes_per_ns;
-    double host_bytes; /* DRAM for arenas, over all sockets */
-    uint32_t n_hosts;  /* further hosts: a worker each */
+    uint32_t n_gpus;                                 /* ranks of one replica */
+    double collective_ns, collective_bytes_per_ns;   /* all-reduce: alpha, and a rank's link */
+    uint32_t n_sockets;                              /* of the host: a worker each */
+    double socket_bytes_per_ns, socket_flops_per_ns; /* reached by all its cores */
+    double host_bytes;                               /* DRAM for arenas, over all sockets */
+    uint32_t n_hosts;                                /* further hosts: a worker each */
     double remote_bytes_per_ns, remote_bytes;
     double net_bytes_per_ns, hop_ns;
 };

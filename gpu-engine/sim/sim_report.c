@@ -95,6 +95,12 @@ static void print_be(FILE *out, const struct sim_report *r)
             x->device_be, x->residents, (unsigned long long)s[ENGINE_STAT_COPIES_OUT],
             (unsigned long long)s[ENGINE_STAT_COPIES_IN],
             (unsigned long long)s[ENGINE_STAT_YIELDS]);
+    if (x->cpu_engine_rows > 0)
+        fprintf(out, "  CPU-only engines %.1f requests (mean), busy %.1f %%\n", x->cpu_engine_rows,
+                100 * x->cpu_engine_busy);
+    if (x->stock_first + x->stock_last > 0)
+        fprintf(out, "  output to come   of what has begun: %llu tokens before, %llu after\n",
+                (unsigned long long)x->stock_first, (unsigned long long)x->stock_last);
     fprintf(out, "  jobs             %llu, %.1f %% rode along\n",
             (unsigned long long)s[ENGINE_STAT_JOBS_POSTED],
             percent((double)s[ENGINE_STAT_JOBS_RIDDEN], (double)s[ENGINE_STAT_JOBS_POSTED]));
@@ -176,12 +182,15 @@ static json_t *json_be(const struct sim_report *r)
     const uint64_t *s = x->stats;
 
     return json_pack(
-        "{s:f, s:f, s:i, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I}", "tokens_s", be_tokens_s(r),
-        "prefill_tokens_s", prefill_tokens_s(r), "ended", (int)x->be.ended, "latency_s",
-        x->be.latency_s, "device_rows", x->device_be, "residents", x->residents, "jobs",
-        (json_int_t)s[ENGINE_STAT_JOBS_POSTED], "ridden", (json_int_t)s[ENGINE_STAT_JOBS_RIDDEN],
-        "copies_out", (json_int_t)s[ENGINE_STAT_COPIES_OUT], "copies_in",
-        (json_int_t)s[ENGINE_STAT_COPIES_IN], "yields", (json_int_t)s[ENGINE_STAT_YIELDS]);
+        "{s:f, s:f, s:f, s:f, s:f, s:i, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I}", "tokens_s",
+        be_tokens_s(r), "stock_tokens", (double)x->stock_last, "stock_gain_s",
+        ((double)x->stock_last - (double)x->stock_first) / x->window_s, "cpu_engine_rows",
+        x->cpu_engine_rows, "prefill_tokens_s", prefill_tokens_s(r), "ended", (int)x->be.ended,
+        "latency_s", x->be.latency_s, "device_rows", x->device_be, "residents", x->residents,
+        "jobs", (json_int_t)s[ENGINE_STAT_JOBS_POSTED], "ridden",
+        (json_int_t)s[ENGINE_STAT_JOBS_RIDDEN], "copies_out", (json_int_t)s[ENGINE_STAT_COPIES_OUT],
+        "copies_in", (json_int_t)s[ENGINE_STAT_COPIES_IN], "yields",
+        (json_int_t)s[ENGINE_STAT_YIELDS]);
 }
 
 static json_t *json_bounds(const struct sim_report *r)

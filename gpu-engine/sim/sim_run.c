@@ -9,6 +9,7 @@
 #include "common/base/clock.h"
 #include "gpu-engine/sim/sim_run_private.h"
 
+enum { SEQS_DEVICE = 640, SEQS_WORKER = 384, SEQS_MAX = 3072 };
 enum { BLOCK_TOKENS = 32, CHUNK_MAX = 4096, DRAIN_STEPS_MAX = 1000000 };
 
 /* Share of the TPOT objective that a sweep with a full chunk may take; the rest is for returned
@@ -41,14 +42,23 @@ static uint32_t fit_chunk(const struct sim_run *r)
     return n > BLOCK_TOKENS ? n : BLOCK_TOKENS;
 }
 
+/* Room for what decodes on the device and waits, and for residents of every worker. */
+static uint32_t max_seqs(const struct sim_run *r)
+{
+    uint32_t n = SEQS_DEVICE + SEQS_WORKER * r->timing.n_workers;
+
+    if (r->options.max_seqs > 0)
+        return r->options.max_seqs;
+    return n < SEQS_MAX ? n : SEQS_MAX;
+}
+
 static int set_config(struct sim_run *r, struct error *err)
 {
     const struct sim_options *o = &r->options;
     struct omni_config *c = &r->config;
-    char policy[64];
 
     config_defaults(c);
-    c->engine_max_seqs = o->max_seqs;
+    c->engine_max_seqs = max_seqs(r);
     c->engine_offload = o->offload;
     c->engine_p_max = o->p_max;
     c->engine_auto_free_pct = o->auto_free_pct;
@@ -56,16 +66,12 @@ static int set_config(struct sim_run *r, struct error *err)
     c->slo_ttft_ms = (uint32_t)(o->ttft_slo_s * 1e3);
     c->slo_tpot_ms = (uint32_t)(o->tpot_slo_s * 1e3);
     c->worker_slots = o->slots;
-    snprintf(policy, sizeof policy, "engine.policy=%s", o->policy);
-    if (config_set(c, policy, err) != 0)
-        return -EINVAL;
     /* The others fit their chunks to the objective, sweep by sweep. */
     c->engine_chunk_tokens = o->chunk_tokens != 0              ? o->chunk_tokens
                              : strcmp(o->policy, "group") == 0 ? fit_chunk(r)
                                                                : CHUNK_MAX;
-    return o->max_seqs > 0 && o->slots > 0 && o->p_max > 0
-               ? 0
-               : error_set(err, -EINVAL, "max_seqs, slots and p_max must not be 0");
+    return o->slots > 0 && o->p_max > 0 ? 0
+                                        : error_set(err, -EINVAL, "slots and p_max must not be 0");
 }
 
 static void set_sizes(struct sim_run *r)
@@ -92,12 +98,14 @@ static void set_sizes(struct sim_run *r)
 static int open_timing(struct sim_run *r, struct error *err)
 {
     const struct sim_options *o = &r->options;
-    uint32_t rows_max = CHUNK_MAX + o->max_seqs;
+    uint32_t rows_max = CHUNK_MAX + SEQS_MAX;
     int rc = 0;
 
     sim_machine_timing(&o->machine, o->model, o->kv_type, rows_max, &r->timing);
     r->timing.noise = o->noise;
     r->timing.seed = o->load.seed;
+    r->timing.no_deadlines = o->no_deadlines;
+    r->timing.newest_first = o->newest_first;
     if (o->profile != NULL)
         rc = sim_machine_use_profile(&r->timing, o->model, o->kv_type, o->profile, err);
     if (o->offload == CONFIG_OFFLOAD_NEVER)
@@ -125,6 +133,32 @@ static int open_device(struct sim_run *r, struct error *err)
     e->ops = &device_sim;
     int rc = e->ops->open(&e->device, &config);
     return rc == 0 ? 0 : error_set(err, rc, "the simulated device: %s", strerror(-rc));
+}
+
+static int open_elsewhere(struct sim_run *r)
+{
+    const struct sim_options *o = &r->options;
+    struct sim_cpu_sink sink = sim_run_cpu_sink(r);
+
+    if (strcmp(o->policy, "headroom") != 0 || o->offload == CONFIG_OFFLOAD_NEVER)
+        return 0;
+    r->engine.elsewhere = sim_run_elsewhere(r);
+    return sim_cpu_engine_create(&r->cpu_engine, &o->machine, o->model, o->kv_type, &sink);
+}
+
+/* The policy by its name, whatever engine.policy offers on real devices. */
+static int choose_policy(struct sim_run *r, struct error *err)
+{
+    const char *known;
+    const struct sched_policy *policy = sched_policy_find(r->options.policy, &known);
+
+    if (policy == NULL)
+        return error_set(err, -EINVAL, "there is no policy %s; there are %s", r->options.policy,
+                         known);
+    r->engine.decide.policy = policy;
+    r->engine.decide.limits.params.without = r->options.without;
+    sim_params_apply(&r->options.params, &r->engine.decide.limits.params);
+    return 0;
 }
 
 /* Everything between the options and an engine that can step. */
@@ -155,12 +189,13 @@ static int open_engine(struct sim_run *r, struct error *err)
     e->stats.n = ENGINE_N_STATS;
     r->engine_up = true;
     r->prompt = calloc(e->context_max + 1, sizeof *r->prompt);
-    rc = engine_init(e);
-    e->decide.limits.params.without = r->options.without;
-    return rc == 0 && r->prompt != NULL
-               ? 0
-               : error_set(err, -ENOMEM, "no memory for %u sequences of %u tokens", o->max_seqs,
-                           e->context_max);
+    rc = open_elsewhere(r);
+    if (rc == 0)
+        rc = engine_init(e);
+    if (rc != 0 || r->prompt == NULL)
+        return error_set(err, -ENOMEM, "no memory for %u sequences of %u tokens", max_seqs(r),
+                         e->context_max);
+    return choose_policy(r, err);
 }
 
 int sim_run_create(struct sim_run **out, const struct sim_options *options, struct error *err)
@@ -192,6 +227,7 @@ void sim_run_destroy(struct sim_run *r)
         engine_fini(e);
     if (e->exchange != NULL)
         e->exchange->ops->destroy(e->exchange);
+    sim_cpu_engine_destroy(r->cpu_engine);
     free(r->requests);
     free(r->extras);
     free(r->prompt);
@@ -230,6 +266,8 @@ static uint64_t next_event_ns(const struct sim_run *r)
     uint64_t next = sim_run_next_arrival_ns(r);
 
     next = smaller(next, device_sim_next_ns(e->device));
+    if (r->cpu_engine != NULL)
+        next = smaller(next, sim_cpu_engine_next_ns(r->cpu_engine));
     if (!e->in_flight) {
         next = smaller(next, exchange_sim_next_ns(e->exchange));
         next = smaller(next, e->next_beat_ns);
@@ -256,8 +294,7 @@ static void tell_progress(struct sim_run *r)
         return;
     r->progress_ns = r->clock.now_ns + r->until_ns / 100;
     if (r->clock.now_ns < r->until_ns)
-        r->options.progress(r->options.progress_arg,
-                            (double)r->clock.now_ns / (double)r->until_ns);
+        r->options.progress(r->options.progress_arg, (double)r->clock.now_ns / (double)r->until_ns);
 }
 
 static void advance(struct sim_run *r)
@@ -265,6 +302,8 @@ static void advance(struct sim_run *r)
     uint64_t next = next_event_ns(r);
 
     r->clock.now_ns = next > r->clock.now_ns ? next : r->clock.now_ns + 1;
+    if (r->cpu_engine != NULL)
+        sim_cpu_engine_advance(r->cpu_engine, r->clock.now_ns);
     mark_edges(r);
     sim_run_average(r);
     tell_progress(r);
@@ -289,6 +328,7 @@ static void drain(struct sim_run *r)
     struct engine *e = &r->engine;
 
     r->load_off = true;
+    sim_run_drop_elsewhere(r);
     sequence_ask_all(&e->sequences, SEQUENCE_ASK_CANCEL);
     for (uint32_t i = 0; e->sequences.n_free < e->sequences.n && i < DRAIN_STEPS_MAX; i++) {
         step(r);
@@ -306,8 +346,9 @@ int sim_run_all(struct sim_run *r, struct sim_result *result, struct error *err)
         return rc;
     memset(result, 0, sizeof *result);
     r->result = result;
-    sim_arrivals_init(&r->ls_arrivals, load->seed, 1, load->ls_rate, load->burst_s);
-    sim_arrivals_init(&r->be_arrivals, load->seed, 2, load->be_rate, 0);
+    sim_arrivals_init(&r->ls_arrivals, load->seed, 1, load->ls_rate, load->burst_s, NULL);
+    sim_arrivals_init(&r->be_arrivals, load->seed, 2, load->be_rate, 0, &load->be_times);
+    sim_run_begin(r);
     while (!is_over(r)) {
         step(r);
         advance(r);

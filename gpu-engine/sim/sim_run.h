@@ -18,6 +18,7 @@
 #include "gpu-engine/sim/sim_histogram.h"
 #include "gpu-engine/sim/sim_load.h"
 #include "gpu-engine/sim/sim_machine.h"
+#include "gpu-engine/sim/sim_params.h"
 
 struct sim_options {
     struct sim_machine machine; /* a named one, perhaps changed */
@@ -28,14 +29,19 @@ struct sim_options {
     double warmup_s, duration_s, grace_s;
     double ttft_slo_s, tpot_slo_s;
     double noise;
-    const char *policy;    /* engine.policy */
+    const char *policy; /* any of common/sched, on whatever device */
+    struct sim_params params;
     uint32_t offload;      /* enum config_offload */
     uint32_t chunk_tokens; /* 0: what the TPOT objective admits */
     uint32_t p_max, slots; /* returned rows per layer; residents per worker */
-    uint32_t max_seqs;
+    uint32_t max_seqs;     /* 0: as many as the workers' number calls for */
+    bool prefilled;        /* device full of best effort at the beginning, and of the arenas: */
+    double prefilled_pct;
+    bool be_computed; /* best effort comes with its prompt computed, into the arenas */
     uint32_t auto_free_pct;
-    uint32_t without;      /* enum sched_without */
-    const char *sweep_log; /* NULL: none */
+    uint32_t without;                          /* enum sched_without */
+    bool no_deadlines, newest_first;           /* struct sim_timing */
+    const char *sweep_log;                     /* NULL: none */
     void (*progress)(void *arg, double share); /* NULL, or called some hundred times */
     void *progress_arg;
 };
@@ -66,6 +72,10 @@ struct sim_result {
     uint32_t n_workers;
     uint64_t stats[ENGINE_N_STATS];            /* of the whole run */
     double mean_sweep_s, residents, device_be; /* time averages in the window */
+    double cpu_engine_busy, cpu_engine_rows;   /* `headroom`: share of its hosts' time; a mean */
+    /* Output that best effort with a first token has still to make, at the window's edges: where
+     * it falls, tokens came from prompts that the window did not pay for. */
+    uint64_t stock_first, stock_last;
     double accuracy_mean, accuracy_p90;
     uint32_t chunk_tokens, kv_blocks;
     double wall_s; /* of this machine */

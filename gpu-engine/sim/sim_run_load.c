@@ -5,10 +5,7 @@
 #include "gpu-engine/intake.h"
 #include "gpu-engine/sim/sim_run_private.h"
 
-enum { STREAM_LS = 1, STREAM_BE = 2, REQUESTS_FIRST = 1024 };
-
-/* Sequences that the backlog leaves to latency-sensitive requests. */
-enum { RESERVE_SHARE = 4 };
+enum { REQUESTS_FIRST = 1024 };
 
 static struct sim_request *new_request(struct sim_run *r)
 {
@@ -53,12 +50,20 @@ static struct sim_pair within_context(const struct sim_run *r, struct sim_pair l
     return lengths;
 }
 
-static void submit(struct sim_run *r, uint64_t arrival_ns, bool latency_sensitive,
-                   struct sim_pair drawn)
+void sim_run_note_request(struct sim_run *r, uint64_t arrival_ns, bool latency_sensitive,
+                          struct sim_pair lengths)
+{
+    *new_request(r) = (struct sim_request){.arrival_ns = arrival_ns,
+                                           .n_in = lengths.n_in,
+                                           .n_out = lengths.n_out,
+                                           .latency_sensitive = latency_sensitive};
+}
+
+bool sim_run_submit(struct sim_run *r, uint64_t arrival_ns, bool latency_sensitive,
+                    struct sim_pair drawn)
 {
     uint32_t i = r->n_requests;
     struct sim_pair lengths = within_context(r, drawn);
-    struct sim_request *q = new_request(r);
     const struct message_submit m = {
         .id = id_of(i),
         .class_index = latency_sensitive ? 0 : 1,
@@ -72,16 +77,13 @@ static void submit(struct sim_run *r, uint64_t arrival_ns, bool latency_sensitiv
         .tpot_slo_ms = r->options.tpot_slo_s * 1e3,
     };
 
-    *q = (struct sim_request){.arrival_ns = arrival_ns,
-                              .n_in = lengths.n_in,
-                              .n_out = lengths.n_out,
-                              .latency_sensitive = latency_sensitive};
+    sim_run_note_request(r, arrival_ns, latency_sensitive, lengths);
     fill_prompt(r, i, lengths.n_in);
-    q->accepted = intake_submit(&r->engine, &m);
-    if (!q->accepted)
-        return;
-    r->be_before_first += !latency_sensitive;
-    r->ls_open += latency_sensitive && sim_run_in_window(r, arrival_ns);
+    bool accepted = intake_submit(&r->engine, &m);
+    r->requests[i].accepted = accepted;
+    r->be_before_first += accepted && !latency_sensitive;
+    r->ls_open += accepted && latency_sensitive && sim_run_in_window(r, arrival_ns);
+    return accepted;
 }
 
 static void submit_extras(struct sim_run *r)
@@ -89,7 +91,7 @@ static void submit_extras(struct sim_run *r)
     for (; r->next_extra < r->n_extras && r->extras[r->next_extra].at_ns <= r->clock.now_ns;
          r->next_extra++) {
         const struct sim_extra *x = &r->extras[r->next_extra];
-        submit(r, x->at_ns, x->latency_sensitive, x->lengths);
+        sim_run_submit(r, x->at_ns, x->latency_sensitive, x->lengths);
     }
 }
 
@@ -99,9 +101,10 @@ static void submit_arrivals(struct sim_run *r, struct sim_arrivals *a, bool late
     uint64_t at;
 
     while ((at = sim_arrivals_next_ns(a)) <= r->clock.now_ns) {
-        submit(r, at, latency_sensitive,
-               latency_sensitive ? sim_lengths_draw(&load->ls, load->seed, STREAM_LS, r->n_ls++)
-                                 : sim_lengths_draw(&load->be, load->seed, STREAM_BE, r->n_be++));
+        sim_run_submit(r, at, latency_sensitive,
+                       latency_sensitive
+                           ? sim_lengths_draw(&load->ls, load->seed, STREAM_LS, r->n_ls++)
+                           : sim_lengths_draw(&load->be, load->seed, STREAM_BE, r->n_be++));
         sim_arrivals_pop(a);
     }
 }
@@ -110,14 +113,14 @@ static void submit_arrivals(struct sim_run *r, struct sim_arrivals *a, bool late
 static void top_up_backlog(struct sim_run *r)
 {
     const struct sim_load *load = &r->options.load;
-    uint32_t reserve = r->engine.sequences.n / RESERVE_SHARE;
+    uint32_t reserve = r->engine.sequences.n / SIM_RESERVE_SHARE;
 
     if (load->be_rate > 0)
         return;
     while (r->be_before_first < load->be_backlog && r->engine.sequences.n_free > reserve) {
         uint32_t before = r->be_before_first;
-        submit(r, r->clock.now_ns, false,
-               sim_lengths_draw(&load->be, load->seed, STREAM_BE, r->n_be++));
+        sim_run_submit(r, r->clock.now_ns, false,
+                       sim_lengths_draw(&load->be, load->seed, STREAM_BE, r->n_be++));
         if (r->be_before_first == before)
             break; /* refused: the next one would be too */
     }
@@ -130,7 +133,10 @@ void sim_run_submit_due(struct sim_run *r)
     submit_extras(r);
     submit_arrivals(r, &r->ls_arrivals, true);
     submit_arrivals(r, &r->be_arrivals, false);
-    top_up_backlog(r);
+    if (r->options.be_computed)
+        sim_run_feed(r);
+    else
+        top_up_backlog(r);
 }
 
 uint64_t sim_run_next_arrival_ns(const struct sim_run *r)

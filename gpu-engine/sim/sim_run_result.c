@@ -27,6 +27,20 @@ void sim_run_average(struct sim_run *r)
         return;
     r->resident_ns += (until - from) * e->sequences.n_in_state[SEQUENCE_RESIDENT];
     r->device_be_ns += e->in_flight ? (until - from) * device_best_effort(e) : 0;
+    if (r->cpu_engine != NULL)
+        r->cpu_engine_rows_ns += (until - from) * sim_cpu_engine_n_running(r->cpu_engine);
+}
+
+static uint64_t stock_of_output(const struct sim_run *r)
+{
+    uint64_t sum = 0;
+
+    for (uint32_t i = 0; i < r->n_requests; i++) {
+        const struct sim_request *q = &r->requests[i];
+        if (!q->latency_sensitive && q->first_ns > 0 && q->end_ns == 0)
+            sum += q->n_out - q->n_tokens;
+    }
+    return sum;
 }
 
 void sim_run_take_mark(struct sim_run *r, struct sim_mark *mark)
@@ -34,6 +48,8 @@ void sim_run_take_mark(struct sim_run *r, struct sim_mark *mark)
     uint64_t n_jobs;
 
     mark->gpu_busy_ns = device_sim_busy_ns(r->engine.device);
+    mark->stock = stock_of_output(r);
+    mark->cpu_engine_busy_ns = r->cpu_engine != NULL ? sim_cpu_engine_busy_ns(r->cpu_engine) : 0;
     mark->n_sweeps = stats_get(&r->engine.stats, ENGINE_STAT_SWEEPS);
     for (uint32_t w = 0; w < r->timing.n_workers; w++)
         mark->worker_busy_ns[w] = exchange_sim_busy_ns(r->engine.exchange, w, &n_jobs);
@@ -145,6 +161,12 @@ void sim_run_summarise(struct sim_run *r)
             (double)(r->last.worker_busy_ns[w] - r->first.worker_busy_ns[w]) / window_ns;
     x->residents = (double)r->resident_ns / window_ns;
     x->device_be = (double)r->device_be_ns / window_ns;
+    x->stock_first = r->first.stock;
+    x->stock_last = r->last.stock;
+    x->cpu_engine_rows = (double)r->cpu_engine_rows_ns / window_ns;
+    if (r->cpu_engine != NULL)
+        x->cpu_engine_busy = (double)(r->last.cpu_engine_busy_ns - r->first.cpu_engine_busy_ns) /
+                             window_ns / sim_cpu_engine_n_hosts(r->cpu_engine);
     x->accuracy_mean = accuracy_mean(&r->engine.accuracy);
     x->accuracy_p90 = accuracy_reached_by(&r->engine.accuracy, 0.9);
     x->chunk_tokens = r->config.engine_chunk_tokens;

@@ -24,16 +24,15 @@ static void note_gap(struct sim_run *r, uint64_t gap_ns)
     r->result->n_gaps_ok += (double)gap_ns <= r->options.tpot_slo_s * 1e9;
 }
 
-static void on_token(struct sim_run *r, const struct engine_token_item *item)
+static void note_tokens(struct sim_run *r, struct sim_request *q, uint32_t n)
 {
-    struct sim_request *q = request_of(r, &item->id);
     uint64_t now = r->clock.now_ns;
     bool counts = sim_run_in_window(r, now);
 
-    invariant(item->index == q->n_tokens && now >= q->last_ns);
-    q->n_tokens += item->ids.n;
+    invariant(now >= q->last_ns);
+    q->n_tokens += n;
     if (counts) {
-        class_of(r, q)->n_tokens += item->ids.n;
+        class_of(r, q)->n_tokens += n;
         class_of(r, q)->n_prompt_tokens += q->first_ns == 0 ? q->n_in : 0;
     }
     if (q->first_ns == 0) {
@@ -45,10 +44,16 @@ static void on_token(struct sim_run *r, const struct engine_token_item *item)
     q->last_ns = now;
 }
 
-static void on_end(struct sim_run *r, const struct request_id *id, bool finished, bool failed)
+static void on_token(struct sim_run *r, const struct engine_token_item *item)
 {
-    struct sim_request *q = request_of(r, id);
+    struct sim_request *q = request_of(r, &item->id);
 
+    invariant(item->index == q->n_tokens);
+    note_tokens(r, q, item->ids.n);
+}
+
+static void note_end(struct sim_run *r, struct sim_request *q, bool finished, bool failed)
+{
     invariant(q->end_ns == 0);
     q->end_ns = r->clock.now_ns;
     q->finished = finished;
@@ -67,10 +72,11 @@ static void sink_send(void *arg, const struct message *m)
             on_token(r, &m->engine_tokens.items.data[i]);
         break;
     case MESSAGE_ENGINE_DONE:
-        on_end(r, &m->engine_done.id, m->engine_done.reason == FINISH_LENGTH, false);
+        note_end(r, request_of(r, &m->engine_done.id), m->engine_done.reason == FINISH_LENGTH,
+                 false);
         break;
     case MESSAGE_ENGINE_ERROR:
-        on_end(r, &m->engine_error.id, false, true);
+        note_end(r, request_of(r, &m->engine_error.id), false, true);
         break;
     case MESSAGE_SUBMIT_REPLY: /* intake_submit says the same */
         break;
@@ -88,4 +94,56 @@ static bool sink_connected(void *arg)
 struct engine_sink sim_run_sink(struct sim_run *r)
 {
     return (struct engine_sink){.send = sink_send, .connected = sink_connected, .arg = r};
+}
+
+/* ---- The CPU-only engines -------------------------------------------------------------------- */
+
+static uint32_t elsewhere_room(void *arg)
+{
+    const struct sim_run *r = arg;
+
+    return sim_cpu_engine_room(r->cpu_engine);
+}
+
+static void elsewhere_take(void *arg, const struct request_id *id)
+{
+    struct sim_run *r = arg;
+    const struct sim_request *q = request_of(r, id);
+
+    sim_cpu_engine_take(r->cpu_engine, r->clock.now_ns, (uint32_t)(q - r->requests),
+                        (struct sim_pair){q->n_in, q->n_out}, 0);
+}
+
+struct engine_elsewhere sim_run_elsewhere(struct sim_run *r)
+{
+    return (struct engine_elsewhere){.room = elsewhere_room, .take = elsewhere_take, .arg = r};
+}
+
+static void elsewhere_token(void *arg, uint32_t request, uint64_t at_ns, bool last)
+{
+    struct sim_run *r = arg;
+    struct sim_request *q = &r->requests[request];
+
+    invariant(at_ns <= r->clock.now_ns);
+    note_tokens(r, q, 1);
+    if (last)
+        note_end(r, q, true, false);
+}
+
+struct sim_cpu_sink sim_run_cpu_sink(struct sim_run *r)
+{
+    return (struct sim_cpu_sink){.token = elsewhere_token, .arg = r};
+}
+
+static void drop(void *arg, uint32_t request)
+{
+    struct sim_run *r = arg;
+
+    note_end(r, &r->requests[request], false, false);
+}
+
+void sim_run_drop_elsewhere(struct sim_run *r)
+{
+    if (r->cpu_engine != NULL)
+        sim_cpu_engine_drop_all(r->cpu_engine, drop, r);
 }

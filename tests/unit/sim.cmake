@@ -2,3 +2,4 @@
 omni_test(test_device_sim fast LIBS omni_simulation SOURCES test_device_sim.c)
 omni_test(test_sim_load fast LIBS omni_simulation SOURCES test_sim_load.c)
 omni_test(test_sim fast LIBS omni_simulation SOURCES test_sim.c)
+omni_test(test_sim_cpu_engine fast LIBS omni_simulation SOURCES test_sim_cpu_engine.c)

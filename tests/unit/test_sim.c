@@ -90,13 +90,14 @@ static void nothing_is_held_at_the_end(void **state)
 /* The driver knows no policy: the engine's setting is passed on. */
 static void every_policy_of_the_engine_runs(void **state)
 {
-    static const char *const policies[] = {"group", "omni", "paper", "ls-first", "harvest"};
+    static const char *const policies[] = {"group",    "omni",     "paper",   "sync",
+                                           "headroom", "ls-first", "harvest", "stream"};
     struct sim_options o = options("rtx4090", "llama-3-8b");
     struct sim_run *r;
     struct error err;
 
     (void)state;
-    for (int i = 0; i < 5; i++) {
+    for (size_t i = 0; i < sizeof policies / sizeof *policies; i++) {
         o.policy = policies[i];
         run(&o);
         assert_true(result.be.n_tokens > 0 && result.ls.finished == result.ls.admitted);
@@ -106,6 +107,154 @@ static void every_policy_of_the_engine_runs(void **state)
     assert_int_equal(sim_run_all(r, &result, &err), -EINVAL);
     assert_non_null(strstr(err.text, "policy"));
     sim_run_destroy(r);
+}
+
+/* ---- Each policy is carried out as it stands ------------------------------------------------- */
+
+/* A device with little room, so that best effort has to go somewhere. */
+static struct sim_options crowded(const char *policy)
+{
+    struct sim_options o = options("rtx4090", "llama-3-8b");
+    struct error err;
+
+    o.policy = policy;
+    assert_int_equal(sim_lengths_parse(&o.load.be, "1000/200", 0, &err), 0);
+    return o;
+}
+
+/* All jobs are awaited: no row is left behind for a later sweep. */
+static void sync_leaves_no_job_for_a_later_sweep(void **state)
+{
+    struct sim_options o = crowded("sync");
+
+    (void)state;
+    run(&o);
+    assert_true(result.stats[ENGINE_STAT_JOBS_RIDDEN] > 10000);
+    assert_int_equal(result.stats[ENGINE_STAT_JOBS_PARKED], 0);
+}
+
+static void headroom_hands_its_overflow_to_cpu_only_engines(void **state)
+{
+    struct sim_options o = crowded("headroom");
+
+    (void)state;
+    run(&o);
+    uint64_t all = result.be.n_tokens;
+    assert_true(result.cpu_engine_rows > 1 && result.cpu_engine_busy > 0.5);
+    assert_int_equal(result.stats[ENGINE_STAT_JOBS_POSTED], 0);
+    o.offload = CONFIG_OFFLOAD_NEVER;
+    run(&o);
+    assert_true(result.cpu_engine_rows < 0.001 && result.be.n_tokens < all);
+    o.offload = CONFIG_OFFLOAD_AUTO;
+    o.machine.host_bytes = 10e9; /* the weights do not fit */
+    run(&o);
+    assert_true(result.cpu_engine_rows < 0.001);
+}
+
+/* Contexts are of 32 to 38 blocks.  Back come all of them; out goes one at most. */
+static void harvest_moves_out_what_no_checkpoint_has(void **state)
+{
+    struct sim_options o = crowded("harvest");
+    const uint64_t *n = result.stats;
+
+    (void)state;
+    run(&o);
+    assert_true(n[ENGINE_STAT_COPIES_OUT] > 10 && n[ENGINE_STAT_COPIES_IN] > 10);
+    assert_true(n[ENGINE_STAT_COPIED_BLOCKS] <=
+                n[ENGINE_STAT_COPIES_OUT] + 38 * n[ENGINE_STAT_COPIES_IN]);
+    assert_int_equal(n[ENGINE_STAT_JOBS_POSTED], 0);
+}
+
+/* Residents decode on the device as fast as the host link brings their KV. */
+static void stream_decodes_at_the_pace_of_the_host_link(void **state)
+{
+    struct sim_options o = crowded("stream");
+    struct sim_gpu fast = *o.machine.gpu;
+
+    (void)state;
+    o.prefilled = true;
+    o.prefilled_pct = 20;
+    o.load.ls_rate = 0.2;
+    uint64_t slow_tokens = be_tokens(&o);
+    assert_true(result.residents > 10);
+    assert_int_equal(result.stats[ENGINE_STAT_JOBS_POSTED], 0);
+    assert_true(result.gpu_busy < 0.9);
+    fast.host_link *= 4;
+    o.machine.gpu = &fast;
+    assert_true((double)be_tokens(&o) > 1.3 * (double)slow_tokens);
+}
+
+static void jobs_without_deadlines_ride_less(void **state)
+{
+    struct sim_options o = crowded("omni");
+
+    (void)state;
+    o.prefilled = true;
+    o.prefilled_pct = 40;
+    run(&o);
+    uint64_t ridden = result.stats[ENGINE_STAT_JOBS_RIDDEN];
+    o.no_deadlines = true;
+    run(&o);
+    assert_true((double)result.stats[ENGINE_STAT_JOBS_RIDDEN] < 0.9 * (double)ridden);
+}
+
+static void parameters_reach_the_policy(void **state)
+{
+    struct sim_options o = crowded("ls-first");
+    struct error err;
+
+    (void)state;
+    run(&o);
+    double sweep_s = result.mean_sweep_s;
+    assert_int_equal(sim_params_parse(&o.params, "token_budget=64,use_pct=50", &err), 0);
+    run(&o);
+    assert_true(result.mean_sweep_s < 0.8 * sweep_s);
+    assert_int_equal(sim_params_parse(&o.params, "use_pct=101", &err), -EINVAL);
+    assert_int_equal(sim_params_parse(&o.params, "use_pct", &err), -EINVAL);
+    assert_int_equal(sim_params_parse(&o.params, "nonsense=1", &err), -EINVAL);
+    assert_non_null(strstr(err.text, "token_budget"));
+}
+
+/* ---- What is there at the beginning ---------------------------------------------------------- */
+
+static void a_prefilled_run_begins_with_decodes(void **state)
+{
+    struct sim_options o = crowded("harvest");
+
+    (void)state;
+    o.warmup_s = 0;
+    o.duration_s = 3;
+    uint64_t empty = be_tokens(&o);
+    o.prefilled = true;
+    o.prefilled_pct = 50;
+    assert_true(be_tokens(&o) > 2 * empty + 100);
+    uint64_t stock = result.stock_first, hash = result.hash;
+    assert_true(stock > 500);
+    run(&o);
+    assert_int_equal(result.hash, hash);
+    o.policy = "ls-first"; /* the same requests, as far gone */
+    run(&o);
+    assert_int_equal(result.stock_first, stock);
+    o.policy = "omni"; /* the same, and residents */
+    run(&o);
+    assert_true(result.stock_first > 2 * stock && result.residents > 10);
+    o.load.seed = 2;
+    run(&o);
+    assert_int_not_equal(result.stock_first, stock);
+}
+
+static void computed_prompts_cost_no_prefill(void **state)
+{
+    struct sim_options o = crowded("omni");
+
+    (void)state;
+    o.load.ls_rate = 0;
+    run(&o);
+    uint64_t with_prefill = result.be.n_tokens;
+    o.be_computed = true;
+    run(&o);
+    assert_int_equal(result.be.n_prompt_tokens, 0);
+    assert_true(result.be.n_tokens > with_prefill);
 }
 
 static void rows_ride_along_and_are_parked(void **state)
@@ -279,6 +428,14 @@ int main(void)
         cmocka_unit_test(the_same_seed_gives_the_same_run),
         cmocka_unit_test(nothing_is_held_at_the_end),
         cmocka_unit_test(every_policy_of_the_engine_runs),
+        cmocka_unit_test(sync_leaves_no_job_for_a_later_sweep),
+        cmocka_unit_test(headroom_hands_its_overflow_to_cpu_only_engines),
+        cmocka_unit_test(harvest_moves_out_what_no_checkpoint_has),
+        cmocka_unit_test(stream_decodes_at_the_pace_of_the_host_link),
+        cmocka_unit_test(jobs_without_deadlines_ride_less),
+        cmocka_unit_test(parameters_reach_the_policy),
+        cmocka_unit_test(a_prefilled_run_begins_with_decodes),
+        cmocka_unit_test(computed_prompts_cost_no_prefill),
         cmocka_unit_test(rows_ride_along_and_are_parked),
         cmocka_unit_test(a_faster_worker_gives_more),
         cmocka_unit_test(one_request_takes_what_the_prices_say),

@@ -100,7 +100,7 @@ static void arrivals_have_their_rate_steady_or_in_bursts(void **state)
         uint64_t last = 0;
         uint32_t n = 0;
 
-        sim_arrivals_init(&a, 3, 1, 4, burst_s);
+        sim_arrivals_init(&a, 3, 1, 4, burst_s, NULL);
         for (; sim_arrivals_next_ns(&a) < UINT64_C(4000000000000); n++) {
             assert_true(sim_arrivals_next_ns(&a) >= last);
             last = sim_arrivals_next_ns(&a);
@@ -117,7 +117,7 @@ static double variance_per_mean(double burst_s)
     double sum = 0, squares = 0;
     enum { BINS = 400 };
 
-    sim_arrivals_init(&a, 5, 1, 4, burst_s);
+    sim_arrivals_init(&a, 5, 1, 4, burst_s, NULL);
     for (int b = 0; b < BINS; b++) {
         double n = 0;
         for (; (double)sim_arrivals_next_ns(&a) < 5e9 * (b + 1); n++)
@@ -270,9 +270,47 @@ static void the_binding_supply_is_named(void **state)
     assert_near(b.joint, 1.36, 1e-6);
 }
 
+/* Faster or slower, in the recorded rhythm, again and again. */
+static void recorded_arrivals_are_scaled_to_the_rate(void **state)
+{
+    double at_s[] = {0, 1, 1.5, 6};
+    struct sim_times times = {.at_s = at_s, .n = 4, .span_s = 8}; /* 0.5 a second */
+    struct sim_arrivals a;
+
+    (void)state;
+    sim_arrivals_init(&a, 1, 2, 2, 0, &times);
+    const double expected[] = {0, 0.25, 0.375, 1.5, 2, 2.25};
+    for (int i = 0; i < 6; i++) {
+        assert_int_equal(sim_arrivals_next_ns(&a), (uint64_t)(expected[i] * 1e9));
+        sim_arrivals_pop(&a);
+    }
+}
+
+static void a_file_of_times_is_read_and_checked(void **state)
+{
+    char path[] = "/tmp/omni-times-XXXXXX";
+    struct sim_times times;
+    struct error err;
+    int fd = mkstemp(path);
+
+    (void)state;
+    assert_true(fd >= 0 && dprintf(fd, "10\n11.5\n14\n") > 0);
+    assert_int_equal(sim_times_read(&times, path, &err), 0);
+    assert_true(times.n == 3 && times.at_s[1] == 1.5 && times.span_s == 6);
+    sim_times_fini(&times);
+    assert_true(dprintf(fd, "13\n") > 0);
+    assert_int_equal(sim_times_read(&times, path, &err), -EINVAL);
+    assert_non_null(strstr(err.text, "line 4"));
+    close(fd);
+    unlink(path);
+    assert_int_equal(sim_times_read(&times, path, &err), -ENOENT);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(recorded_arrivals_are_scaled_to_the_rate),
+        cmocka_unit_test(a_file_of_times_is_read_and_checked),
         cmocka_unit_test(lengths_have_the_stated_mean_after_the_cut),
         cmocka_unit_test(a_draw_depends_on_its_index_alone),
         cmocka_unit_test(lengths_come_from_a_file),

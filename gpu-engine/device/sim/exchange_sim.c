@@ -33,6 +33,7 @@ struct exchange_sim {
     const struct sim_clock *clock;
     struct kv_geometry geometry;
     uint32_t payload_value_bytes;
+    bool no_deadlines;
     uint32_t *posted, *done; /* [n_slots] generations */
     uint32_t *news;          /* [n_slots] slots whose done changed since the last poll ... */
     uint32_t n_news;         /* more than slots: the list is too short */
@@ -182,7 +183,7 @@ static int sim_post(struct exchange *base, const struct exchange_job *job, uint3
                                      .n_q = job->n_q,
                                      .pos = job->pos,
                                      .ctx_len = job->pos + job->n_q,
-                                     .deadline_ns = job->deadline_ns,
+                                     .deadline_ns = x->no_deadlines ? 0 : job->deadline_ns,
                                      .posted_ns = now,
                                      .sweep = job->sweep}};
 
@@ -377,6 +378,7 @@ int exchange_sim_create(struct exchange **out, const struct sim_timing *timing,
     x->clock = clock;
     x->geometry = *geometry;
     x->payload_value_bytes = timing->payload_value_bytes;
+    x->no_deadlines = timing->no_deadlines;
     x->block_bytes = geometry->block_bytes;
     for (uint32_t l = 0; l < geometry->n_layers; l++)
         x->token_bytes[l] = geometry_layer_token_bytes(geometry, l);

@@ -30,12 +30,13 @@ static int alloc_all(struct device *d)
     d->n_jobs_at = calloc(d->n_layers, sizeof *d->n_jobs_at);
     d->first_at = calloc(d->n_layers, sizeof *d->first_at);
     d->next_at = calloc(d->n_slots + 1, sizeof *d->next_at);
+    d->before_at = calloc(d->n_slots + 1, sizeof *d->before_at);
     for (int h = 0; h < SIM_HALVES; h++)
         d->active[h].slots = calloc(d->n_slots + 1, sizeof *d->active[h].slots);
     d->copy_end_ns = calloc(d->config.copies_max, sizeof *d->copy_end_ns);
     if (d->slots == NULL || d->pick_slots == NULL || d->done_generation == NULL ||
         d->n_jobs_at == NULL || d->active[0].slots == NULL || d->active[1].slots == NULL ||
-        d->first_at == NULL || d->next_at == NULL || d->copy_end_ns == NULL)
+        d->first_at == NULL || d->next_at == NULL || d->before_at == NULL || d->copy_end_ns == NULL)
         return -ENOMEM;
     memset(d->first_at, 0xff, d->n_layers * sizeof *d->first_at); /* all SIM_NO_SLOT */
     for (int i = 0; i < SIM_SWEEP_BUFFERS && rc == 0; i++)
@@ -58,6 +59,7 @@ static void sim_close(struct device *d)
     free(d->n_jobs_at);
     free(d->first_at);
     free(d->next_at);
+    free(d->before_at);
     for (int h = 0; h < SIM_HALVES; h++)
         free(d->active[h].slots);
     free(d->copy_end_ns);

@@ -66,7 +66,8 @@ struct device {
     uint32_t *done_generation;    /* [n_slots], refreshed by exchange poll */
     uint32_t *n_jobs_at;          /* [n_layers] jobs that are out: layers without any are passed */
     uint32_t n_jobs_out;
-    uint32_t *first_at, *next_at;         /* [n_layers], [n_slots] lists of those jobs */
+    uint32_t *first_at;            /* [n_layers] lists of those jobs, the last posted first */
+    uint32_t *next_at, *before_at; /* [n_slots] */
     struct sim_active active[SIM_HALVES]; /* the second one in sweeps with half batches alone */
     uint32_t p_left;                      /* returned rows that the sweep may still take */
     uint64_t wait_left_ns;                /* and time that it may still wait */

@@ -8,11 +8,14 @@
 
 static void forget_job(struct device *d, uint32_t slot)
 {
-    uint32_t l = d->pick_slots[slot].layer, *at = &d->first_at[l];
+    uint32_t l = d->pick_slots[slot].layer, next = d->next_at[slot], before = d->before_at[slot];
 
-    while (*at != slot)
-        at = &d->next_at[*at];
-    *at = d->next_at[slot];
+    if (before == SIM_NO_SLOT)
+        d->first_at[l] = next;
+    else
+        d->next_at[before] = next;
+    if (next != SIM_NO_SLOT)
+        d->before_at[next] = before;
     d->pick_slots[slot].state = PICK_SLOT_FREE;
     d->n_jobs_at[l]--;
     d->n_jobs_out--;
@@ -76,6 +79,9 @@ static void post(struct device *d, const struct device_sweep *in, uint32_t slot_
                                                  .age = in->seq,
                                                  .state = PICK_SLOT_POSTED,
                                                  .n_q = (uint16_t)slot->n_q};
+    if (d->first_at[l] != SIM_NO_SLOT)
+        d->before_at[d->first_at[l]] = slot_idx;
+    d->before_at[slot_idx] = SIM_NO_SLOT;
     d->next_at[slot_idx] = d->first_at[l];
     d->first_at[l] = slot_idx;
 }
@@ -192,6 +198,19 @@ static void take_all(struct device *d, struct sim_sweep *s, const struct device_
     d->clock->device_ns += (uint64_t)(d->timing->take_ns * n_rows);
 }
 
+/* For ablation: what was posted last goes first.  A list begins with it. */
+static uint32_t pick_newest(const struct device *d, const struct device_sweep *in, uint32_t l,
+                            uint32_t *picked)
+{
+    uint32_t n = 0, most = rows_allowed(d, &in->pick[l]);
+
+    for (uint32_t i = d->first_at[l]; i != SIM_NO_SLOT && n < most; i = d->next_at[i]) {
+        if (has_returned(d, i) && !(in->no_riding && d->pick_slots[i].age == in->seq))
+            picked[n++] = i;
+    }
+    return n;
+}
+
 void sim_slots_pick(struct device *d, struct sim_sweep *s, const struct device_sweep *in,
                     uint32_t l)
 {
@@ -205,9 +224,12 @@ void sim_slots_pick(struct device *d, struct sim_sweep *s, const struct device_s
         x->ops->poll_done(x, d->done_generation);
         if (in->pick[l].wait_ns > 0)
             wait_for_jobs(d, &in->pick[l], l, BOTH_HALVES);
-        n = pick_rows(d->pick_slots, d->n_slots, l, d->done_generation, 1,
-                      in->no_riding ? in->seq - 1 : UINT64_MAX, PICK_ANY_BATCH,
-                      rows_allowed(d, &in->pick[l]), s->picked + log->first);
+        if (d->timing->newest_first)
+            n = pick_newest(d, in, l, s->picked + log->first);
+        else
+            n = pick_rows(d->pick_slots, d->n_slots, l, d->done_generation, 1,
+                          in->no_riding ? in->seq - 1 : UINT64_MAX, PICK_ANY_BATCH,
+                          rows_allowed(d, &in->pick[l]), s->picked + log->first);
     }
     log->waited_ns = d->clock->device_ns - from;
     take_all(d, s, in, l, n, 0);

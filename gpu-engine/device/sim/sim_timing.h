@@ -30,13 +30,16 @@ struct sim_worker_timing {
 };
 
 struct sim_timing {
-    struct latency_model gpu;     /* collectives are part of its dense staircases */
-    double post_ns, take_ns;      /* per offloaded row: q, k, v out; the output in */
-    double copy_bytes_per_ns;     /* KV copies over the host link, each direction */
-    double copy_fixed_ns;         /* per copy */
-    double noise;                 /* standard deviation of the logarithm of a sweep's modules */
-    uint64_t seed;                /* of that noise */
-    bool two_batch;               /* says that it can alternate two batches */
+    struct latency_model gpu; /* collectives are part of its dense staircases */
+    double post_ns, take_ns;  /* per offloaded row: q, k, v out; the output in */
+    double copy_bytes_per_ns; /* KV copies over the host link, each direction */
+    double copy_fixed_ns;     /* per copy */
+    double noise;             /* standard deviation of the logarithm of a sweep's modules */
+    uint64_t seed;            /* of that noise */
+    bool two_batch;           /* says that it can alternate two batches */
+    /* Ideas that are taken out, to see what they bring. */
+    bool no_deadlines;            /* workers run jobs in the order of posting */
+    bool newest_first;            /* a layer takes the returned rows that were posted last */
     uint32_t payload_value_bytes; /* of q, k, v and outputs on the network */
     uint32_t n_workers;
     struct sim_worker_timing worker[LATENCY_WORKERS_MAX];
