@@ -1,10 +1,11 @@
-/* The simulated device: device_ops in virtual time. */
+/* The simulated device: device_ops in virtual time, or in a group in the machine's (sim_live.h). */
 #include "gpu-engine/device/sim/sim_device.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/clock.h"
 #include "common/base/invariant.h"
 #include "gpu-engine/device/sim/device_sim.h"
 
@@ -63,16 +64,27 @@ static void sim_close(struct device *d)
     for (int h = 0; h < SIM_HALVES; h++)
         free(d->active[h].slots);
     free(d->copy_end_ns);
+    sim_live_destroy(d->live);
     free(d);
 }
 
-/* A device of these layers, with a simulation that drives it. */
+/* With a simulation that drives it and has these layers, or with a model. */
 static int check_config(const struct device_config *c)
 {
-    if (c->sim == NULL || c->geometry->n_layers != c->sim->timing->gpu.n_layers ||
-        c->copies_max == 0 || c->n_kv_blocks == 0)
+    if (c->sim != NULL ? c->geometry->n_layers != c->sim->timing->gpu.n_layers : c->model == NULL)
         return -EINVAL;
-    return 0;
+    return c->copies_max == 0 || c->n_kv_blocks == 0 ? -EINVAL : 0;
+}
+
+static int open_live(struct device *d)
+{
+    int rc = sim_live_create(&d->live, &d->config);
+
+    if (rc == 0) {
+        d->timing = sim_live_timing(d->live);
+        d->clock = sim_live_clock(d->live);
+    }
+    return rc;
 }
 
 static int sim_open(struct device **out, const struct device_config *config)
@@ -83,11 +95,16 @@ static int sim_open(struct device **out, const struct device_config *config)
     if (rc != 0 || d == NULL)
         return rc != 0 ? rc : -ENOMEM;
     d->config = *config;
-    d->timing = config->sim->timing;
-    d->clock = config->sim->clock;
     d->n_layers = config->geometry->n_layers;
     d->n_slots = config->exchange != NULL ? exchange_n_slots(config->exchange) : 0;
-    rc = alloc_all(d);
+    if (config->sim != NULL) {
+        d->timing = config->sim->timing;
+        d->clock = config->sim->clock;
+    } else {
+        rc = open_live(d);
+    }
+    if (rc == 0)
+        rc = alloc_all(d);
     if (rc != 0)
         sim_close(d);
     else
@@ -98,17 +115,33 @@ static int sim_open(struct device **out, const struct device_config *config)
 static void sim_caps(const struct device *d, struct device_caps *out)
 {
     *out = (struct device_caps){.name = "sim",
-                                .variant = "virtual",
+                                .variant = d->live != NULL ? "live" : "virtual",
                                 .n_threads = 1,
                                 .n_kv_blocks = d->config.n_kv_blocks,
                                 .rows_max = d->config.rows_max,
                                 .n_ranks = 1,
                                 .two_batch = d->timing->two_batch,
-                                .waits = 1,
+                                .waits = d->live == NULL,
                                 .half_batches = d->timing->two_batch,
-                                .checkpoints = 1,
-                                .host_bytes_per_ns = d->timing->copy_bytes_per_ns,
+                                .checkpoints = d->live == NULL,
+                                .host_bytes_per_ns =
+                                    d->live == NULL ? d->timing->copy_bytes_per_ns : 0,
                                 .picks_on_device = 1};
+}
+
+/* ---- Time in a group ------------------------------------------------------------------------- */
+
+static void look_at_clock(struct device *d)
+{
+    if (d->live != NULL)
+        d->clock->now_ns = clock_now_ns();
+}
+
+/* After each look: what had not ended then will be told of. */
+static void set_alarm(struct device *d)
+{
+    if (d->live != NULL)
+        sim_live_wake_at(d->live, device_sim_next_ns(d));
 }
 
 /* ---- Sweeps ---------------------------------------------------------------------------------- */
@@ -159,6 +192,7 @@ static int sim_submit(struct device *d, const struct device_sweep *sweep)
 {
     int rc = check_sweep(d, sweep);
 
+    look_at_clock(d);
     if (d->n_submitted - d->n_polled == DEVICE_SWEEPS_IN_FLIGHT)
         return -EAGAIN;
     if (rc != 0)
@@ -167,6 +201,7 @@ static int sim_submit(struct device *d, const struct device_sweep *sweep)
     sim_sweep_walk(d, s, sweep);
     d->end_ns = s->done.end_ns;
     d->busy_ns += s->done.busy_ns - s->idle_ns;
+    set_alarm(d);
     return 0;
 }
 
@@ -174,6 +209,8 @@ static int sim_poll(struct device *d, struct device_done *out)
 {
     const struct sim_sweep *s = &d->sweeps[d->n_polled % SIM_SWEEP_BUFFERS];
 
+    look_at_clock(d);
+    set_alarm(d);
     if (d->n_polled == d->n_submitted || s->done.end_ns > d->clock->now_ns)
         return 0;
     d->n_polled++;
@@ -185,6 +222,7 @@ static int sim_poll(struct device *d, struct device_done *out)
 static uint32_t sim_n_returned(struct device *d, struct device_offloaded *rows)
 {
     memset(rows, 0, sizeof *rows);
+    look_at_clock(d);
     if (d->n_polled < d->n_submitted)
         return 0; /* with a sweep in flight its picks answer the question */
     if (d->clock->device_ns < d->clock->now_ns)
@@ -196,6 +234,7 @@ static uint32_t sim_n_returned(struct device *d, struct device_offloaded *rows)
 
 static int sim_copy(struct device *d, const struct device_copy *copy, uint64_t *ticket)
 {
+    look_at_clock(d);
     uint64_t *link_ns = &d->link_ns[copy->direction];
     uint64_t at = *link_ns > d->clock->now_ns ? *link_ns : d->clock->now_ns;
     double bytes = (double)copy->n_blocks * d->config.geometry->block_bytes;
@@ -208,6 +247,9 @@ static int sim_copy(struct device *d, const struct device_copy *copy, uint64_t *
         *link_ns = at + (uint64_t)(d->timing->copy_fixed_ns + bytes / d->timing->copy_bytes_per_ns);
     *end_ns = copy->n_blocks > 0 ? *link_ns : at;
     *ticket = ++d->n_copies;
+    if (d->live != NULL)
+        sim_live_copy(d->live, copy);
+    set_alarm(d);
     return 0;
 }
 
@@ -216,6 +258,8 @@ static int sim_copy_done(struct device *d, uint64_t ticket)
     invariant(ticket >= 1 && ticket <= d->n_copies);
     if (d->n_copies - ticket >= d->config.copies_max)
         return 1; /* its place was taken by a later one, so it has ended */
+    look_at_clock(d);
+    set_alarm(d);
     return d->copy_end_ns[(ticket - 1) % d->config.copies_max] <= d->clock->now_ns;
 }
 
@@ -223,15 +267,19 @@ static int sim_copy_done(struct device *d, uint64_t ticket)
 
 static uint64_t sim_now(const struct device *d)
 {
-    return d->clock->now_ns;
+    return d->live != NULL ? clock_now_ns() : d->clock->now_ns;
 }
 
 static void sim_sync(struct device *d)
 {
     uint64_t next;
 
-    while ((next = device_sim_next_ns(d)) != UINT64_MAX)
+    look_at_clock(d);
+    while ((next = device_sim_next_ns(d)) != UINT64_MAX) {
+        if (d->live != NULL)
+            clock_sleep_ns(next - d->clock->now_ns);
         d->clock->now_ns = next;
+    }
 }
 
 /* What the model says: a profile taken from a simulated device is its timing. */

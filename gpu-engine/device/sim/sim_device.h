@@ -1,7 +1,7 @@
 /* sim_device.h - the simulated device's own state; included by this folder's files alone.
  *
- * A device without data: it keeps what the engine can see of one (who is where, what was picked,
- * when) and takes the time that struct sim_timing says.  A sweep is walked in virtual time while
+ * A device without data, unless it is in a group (sim_live.h): it keeps what the engine can see of
+ * one (who is where, what was picked, when) and takes the time that struct sim_timing says.  A sweep is walked in virtual time while
  * submit runs, layer by layer as the cpu device does it; poll returns it once the clock has come to
  * its end.  One thread, nothing is allocated after open. */
 #ifndef OMNI_GPU_ENGINE_DEVICE_SIM_SIM_DEVICE_H
@@ -13,6 +13,7 @@
 #include "gpu-engine/device/device.h"
 #include "gpu-engine/device/pick.h"
 #include "gpu-engine/device/sim/exchange_sim.h"
+#include "gpu-engine/device/sim/sim_live.h"
 
 enum { SIM_SWEEP_BUFFERS = DEVICE_SWEEPS_IN_FLIGHT + 1 }; /* the third is the one last polled */
 
@@ -31,6 +32,8 @@ struct sim_slot {
     uint32_t seq_idx, seq_generation;
     uint32_t n_ridden, n_parked;
     uint32_t half; /* of a sweep with half batches: 0 goes with the common rows */
+    struct device_sampling sampling;
+    int error; /* of one of the token's jobs */
 };
 
 enum { SIM_HALVES = 2 };
@@ -54,6 +57,7 @@ struct device {
     struct device_config config;
     const struct sim_timing *timing;
     struct sim_clock *clock;
+    struct sim_live *live; /* NULL: virtual time, no data */
     uint32_t n_layers, n_slots;
 
     struct sim_sweep sweeps[SIM_SWEEP_BUFFERS];

@@ -1,4 +1,5 @@
 /* Offloaded rows on the simulated device: entering, posting jobs, picking returned ones. */
+#include <errno.h>
 #include <string.h>
 
 #include "common/base/invariant.h"
@@ -49,15 +50,25 @@ void sim_slots_enter(struct device *d, const struct device_sweep *in)
                                               .pos = e->pos,
                                               .seq_idx = e->seq_idx,
                                               .seq_generation = e->seq_generation,
+                                              .sampling = e->sampling,
                                               .half = i >= in->n_enter - in->n_enter_b};
+        if (d->live != NULL)
+            sim_live_enter(d->live, e);
         activate(d, e->slot);
     }
 }
 
 /* ---- Posting --------------------------------------------------------------------------------- */
 
-static void post(struct device *d, const struct device_sweep *in, uint32_t slot_idx, uint32_t l,
-                 uint64_t deadline_ns)
+/* The row's token will never come: its slot is not ours to use any more. */
+static void void_token(struct sim_sweep *s, uint32_t slot_idx)
+{
+    s->out[s->done.n_out++] =
+        (struct device_token){.source = slot_idx | DEVICE_TOKEN_OFFLOADED, .error = -EIO};
+}
+
+static void post(struct device *d, struct sim_sweep *s, const struct device_sweep *in,
+                 uint32_t slot_idx, uint32_t l, uint64_t deadline_ns)
 {
     struct exchange *x = d->config.exchange;
     const struct sim_slot *slot = &d->slots[slot_idx];
@@ -72,8 +83,12 @@ static void post(struct device *d, const struct device_sweep *in, uint32_t slot_
 
     uint32_t generation;
 
-    if (x->ops->post(x, &job, &generation) != 0)
-        return; /* simulated workers keep the protocol */
+    if (d->live != NULL)
+        sim_live_write_job(d->live, slot_idx, slot->n_q, l);
+    if (x->ops->post(x, &job, &generation) != 0) {
+        void_token(s, slot_idx);
+        return;
+    }
     d->pick_slots[slot_idx] = (struct pick_slot){.generation = generation,
                                                  .layer = l,
                                                  .age = in->seq,
@@ -84,6 +99,9 @@ static void post(struct device *d, const struct device_sweep *in, uint32_t slot_
     d->before_at[slot_idx] = SIM_NO_SLOT;
     d->next_at[slot_idx] = d->first_at[l];
     d->first_at[l] = slot_idx;
+    d->n_jobs_at[l]++;
+    d->n_jobs_out++;
+    s->done.n_posted++;
 }
 
 void sim_slots_post(struct device *d, struct sim_sweep *s, const struct device_sweep *in,
@@ -95,11 +113,8 @@ void sim_slots_post(struct device *d, struct sim_sweep *s, const struct device_s
         return;
     d->clock->device_ns += (uint64_t)(d->timing->post_ns * a->n_rows);
     for (uint32_t i = 0; i < a->n; i++)
-        post(d, in, a->slots[i], l, s->done.start_ns + in->arrival_ns[l]);
+        post(d, s, in, a->slots[i], l, s->done.start_ns + in->arrival_ns[l]);
     d->config.exchange->ops->flush(d->config.exchange);
-    d->n_jobs_at[l] += a->n;
-    d->n_jobs_out += a->n;
-    s->done.n_posted += a->n;
     a->n = a->n_rows = 0;
 }
 
@@ -155,9 +170,12 @@ static void take(struct device *d, struct sim_sweep *s, const struct device_swee
     struct exchange *x = d->config.exchange;
     struct sim_slot *slot = &d->slots[slot_idx];
     bool ridden = d->pick_slots[slot_idx].age == in->seq;
-    int rc = x->ops->take(x, slot_idx, d->pick_slots[slot_idx].generation);
 
-    invariant(rc == 0); /* a simulated worker computes every job */
+    if (d->live != NULL)
+        sim_live_read_job(d->live, slot_idx, slot->n_q, l);
+    int rc = x->ops->take(x, slot_idx, d->pick_slots[slot_idx].generation);
+    if (rc != 0)
+        slot->error = rc;
     forget_job(d, slot_idx);
     activate(d, slot_idx);
     d->p_left -= slot->n_q;
@@ -222,7 +240,7 @@ void sim_slots_pick(struct device *d, struct sim_sweep *s, const struct device_s
     log_begin(s, l);
     if (d->n_jobs_at[l] > 0) {
         x->ops->poll_done(x, d->done_generation);
-        if (in->pick[l].wait_ns > 0)
+        if (in->pick[l].wait_ns > 0 && d->live == NULL)
             wait_for_jobs(d, &in->pick[l], l, BOTH_HALVES);
         if (d->timing->newest_first)
             n = pick_newest(d, in, l, s->picked + log->first);
@@ -242,14 +260,14 @@ void sim_slots_pick_half(struct device *d, struct sim_sweep *s, const struct dev
     uint64_t from = d->clock->device_ns;
     uint32_t n = 0, most = rows_allowed(d, &in->pick[l]);
 
-    if (half == 0)
+    if (half == 1) /* it comes first */
         log_begin(s, l);
     else /* both share the room that a layer's log has */
         most -= most < s->layers[l].n_picked ? most : s->layers[l].n_picked;
     if (d->n_jobs_at[l] == 0)
         return;
     x->ops->poll_done(x, d->done_generation);
-    if (in->pick[l].wait_ns > 0)
+    if (in->pick[l].wait_ns > 0 && d->live == NULL)
         wait_for_jobs(d, &in->pick[l], l, 1u << half);
     s->layers[l].waited_ns += d->clock->device_ns - from;
     uint32_t *picked = s->picked + s->layers[l].first + s->layers[l].n_picked;

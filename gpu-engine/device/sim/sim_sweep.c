@@ -13,11 +13,11 @@
  * With half batches (struct device_sweep.n_enter_b) the second half has offloaded rows alone, and
  * both wait for their jobs:
  *
- *   the first part of layer 0 over each half; its jobs go out
+ *   the first part of layer 0 over each half, the second one first; its jobs go out
  *   for each layer l:
- *       attention of the common rows
- *       for each half: its jobs of layer l are awaited; the rest of layer l, the first part of
- *       layer l + 1 over its rows; its jobs of layer l + 1 go out
+ *       for each half: its jobs of layer l are awaited, behind the attention of the common rows;
+ *       the rest of layer l, the first part of layer l + 1 over its rows; its jobs of layer l + 1
+ *       go out
  *
  * so that one half's jobs run while the device is at the other's products.
  *
@@ -119,6 +119,24 @@ static void layer_end(struct device *d, struct sim_sweep *s, uint32_t l, uint32_
     pass(d, (1 - m->kind[m->kind_of[l]].pre_share) * dense_ns(d, l, half));
 }
 
+static void attend(struct device *d, const struct device_sweep *in, uint32_t l)
+{
+    for (uint32_t b = 0; d->live != NULL && b < DEVICE_BATCHES; b++)
+        sim_live_attend(d->live, in, b, l);
+}
+
+static void walk_b(struct device *d, struct sim_sweep *s, uint32_t l)
+{
+    uint32_t kind = d->timing->gpu.kind_of[l];
+    uint64_t start = d->clock->device_ns;
+
+    s->layers[l].b_waited_ns = 0;
+    pass(d, d->batch[1].attention_ns[kind]);
+    s->layers[l].b_attention_ns = d->clock->device_ns - start;
+    pass(d, d->batch[1].dense_ns[kind]);
+    s->layers[l].b_ns = d->clock->device_ns - start;
+}
+
 static void walk_layer(struct device *d, struct sim_sweep *s, const struct device_sweep *in,
                        uint32_t l)
 {
@@ -127,9 +145,9 @@ static void walk_layer(struct device *d, struct sim_sweep *s, const struct devic
     layer_begin(d, l, 0);
     sim_slots_post(d, s, in, l, 0);
     s->layers[l].jobs_ns = d->clock->device_ns;
-    if (d->batch[1].load.n_rows > 0)
-        pass(d, d->batch[1].dense_ns[kind] + d->batch[1].attention_ns[kind]);
+    walk_b(d, s, l);
     pass(d, d->batch[0].attention_ns[kind]);
+    attend(d, in, l);
     s->layers[l].proj_ns = d->clock->device_ns;
     sim_slots_pick(d, s, in, l);
     layer_end(d, s, l, 0);
@@ -146,20 +164,32 @@ static void begin_half(struct device *d, struct sim_sweep *s, const struct devic
         s->layers[l].jobs_ns = d->clock->device_ns;
 }
 
+static void end_half(struct device *d, struct sim_sweep *s, const struct device_sweep *in,
+                     uint32_t l, uint32_t half)
+{
+    sim_slots_pick_half(d, s, in, l, half);
+    layer_end(d, s, l, half);
+    if (l + 1 < d->n_layers)
+        begin_half(d, s, in, l + 1, half);
+}
+
 static void walk_halves(struct device *d, struct sim_sweep *s, const struct device_sweep *in)
 {
-    for (uint32_t half = 0; half < SIM_HALVES; half++)
-        begin_half(d, s, in, 0, half);
+    begin_half(d, s, in, 0, 1);
+    begin_half(d, s, in, 0, 0);
     for (uint32_t l = 0; l < d->n_layers; l++) {
+        struct device_layer_log *log = &s->layers[l];
+        uint64_t start = d->clock->device_ns;
+
+        end_half(d, s, in, l, 1);
+        log->b_waited_ns = log->waited_ns;
+        log->b_ns = d->clock->device_ns - start - log->waited_ns;
+        log->b_attention_ns = 0;
         pass(d, d->batch[0].attention_ns[d->timing->gpu.kind_of[l]]);
-        s->layers[l].proj_ns = d->clock->device_ns;
-        for (uint32_t half = 0; half < SIM_HALVES; half++) {
-            sim_slots_pick_half(d, s, in, l, half);
-            layer_end(d, s, l, half);
-            if (l + 1 < d->n_layers)
-                begin_half(d, s, in, l + 1, half);
-        }
-        s->idle_ns += s->layers[l].waited_ns;
+        attend(d, in, l);
+        log->proj_ns = d->clock->device_ns;
+        end_half(d, s, in, l, 0);
+        s->idle_ns += log->waited_ns;
     }
 }
 
@@ -223,33 +253,56 @@ static void send_checkpoints(struct device *d, const struct sim_sweep *s,
 
 /* ---- Tokens ---------------------------------------------------------------------------------- */
 
-static void put_token(struct device *d, struct sim_sweep *s, uint32_t source,
-                      const struct sim_slot *slot)
+/* Without data a token only differs from the others. */
+static struct device_token *put_token(struct device *d, struct sim_sweep *s, uint32_t source)
 {
-    s->out[s->done.n_out++] =
-        (struct device_token){.source = source,
-                              .token = d->next_token++ & (DEVICE_TOKEN_PREVIOUS - 1),
-                              .n_ridden = slot != NULL ? slot->n_ridden : 0,
-                              .n_parked = slot != NULL ? slot->n_parked : 0};
+    struct device_token *out = &s->out[s->done.n_out++];
+
+    *out = (struct device_token){.source = source,
+                                 .token = d->next_token++ & (DEVICE_TOKEN_PREVIOUS - 1)};
+    return out;
+}
+
+static void put_common(struct device *d, struct sim_sweep *s, const struct device_seq *q,
+                       uint32_t source, uint32_t row)
+{
+    struct device_token *out = put_token(d, s, source);
+
+    if (d->live != NULL)
+        sim_live_draw_common(d->live, row, q->pos + q->n_rows, &q->sampling, out);
+}
+
+static void put_offloaded(struct device *d, struct sim_sweep *s, uint32_t slot_idx)
+{
+    const struct sim_slot *slot = &d->slots[slot_idx];
+    struct device_token *out = put_token(d, s, slot_idx | DEVICE_TOKEN_OFFLOADED);
+
+    out->n_ridden = slot->n_ridden;
+    out->n_parked = slot->n_parked;
+    out->error = slot->error;
+    if (d->live != NULL)
+        sim_live_draw_offloaded(d->live, slot_idx, slot->n_q, slot->pos + slot->n_q,
+                                &slot->sampling, out);
 }
 
 static void put_tokens(struct device *d, struct sim_sweep *s, const struct device_sweep *in)
 {
-    uint32_t first = 0;
+    uint32_t source = 0, n_rows = 0;
 
     for (int b = 0; b < DEVICE_BATCHES; b++) {
-        for (uint32_t i = 0; i < in->batch[b].n_seqs; i++) {
-            if (in->batch[b].seqs[i].sample != 0)
-                put_token(d, s, first + i, NULL);
+        for (uint32_t i = 0; i < in->batch[b].n_seqs; i++, source++) {
+            const struct device_seq *q = &in->batch[b].seqs[i];
+            n_rows += q->n_rows;
+            if (q->sample != 0)
+                put_common(d, s, q, source, n_rows - 1);
         }
-        first += in->batch[b].n_seqs;
     }
     for (int h = 0; h < SIM_HALVES; h++) {
-        for (uint32_t i = 0; i < d->active[h].n; i++) {
-            uint32_t slot = d->active[h].slots[i];
-            put_token(d, s, slot | DEVICE_TOKEN_OFFLOADED, &d->slots[slot]);
-        }
+        for (uint32_t i = 0; i < d->active[h].n; i++)
+            put_offloaded(d, s, d->active[h].slots[i]);
     }
+    if (d->live != NULL)
+        sim_live_remember(d->live, &s->done);
 }
 
 /* Head and sampling over all that comes out. */
@@ -289,6 +342,8 @@ void sim_sweep_walk(struct device *d, struct sim_sweep *s, const struct device_s
     d->p_left = in->p_total;
     d->wait_left_ns = in->wait_total_ns;
     sim_slots_leave(d, in);
+    if (d->live != NULL)
+        sim_live_embed(d->live, in);
     sim_slots_enter(d, in);
     pass(d, d->dense_noise * before_ns(d));
     if (in->n_enter_b > 0)
