@@ -291,6 +291,9 @@ static int set_load(struct plan_question *q, const struct words *w, struct error
         rc = sim_lengths_parse(&load->be, w->be, sigma, err);
     if (rc == 0 && w->be_rate != NULL)
         rc = plan_parse_frequency("--be-rate", w->be_rate, &load->be_rate, err);
+    /* Without end is from before the beginning: minutes would pass until the memories are full. */
+    q->options.prefilled = load->be_rate <= 0;
+    q->options.prefilled_pct = 100;
     return rc;
 }
 
@@ -386,7 +389,6 @@ int plan_question_parse(struct plan_question *q, int argc, char **argv, struct e
                                             .noise = 0.02,
                                             .p_max = 64,
                                             .slots = 512,
-                                            .max_seqs = 1024,
                                             .auto_free_pct = 10}};
     int go = read_words(&w, &q->quiet, argc, argv);
     if (go < 0)

@@ -23,13 +23,14 @@ static struct plan_case *add_case(struct plan *p, enum plan_case_kind kind, cons
 
 void plan_init(struct plan *p, const struct plan_question *q)
 {
-    struct sim_load *load;
+    struct sim_options *o;
     struct sim_machine *m;
 
     *p = (struct plan){.question = q};
-    load = &add_case(p, PLAN_ALONE, "LS alone")->options.load;
-    load->be_rate = 0;
-    load->be_backlog = 0;
+    o = &add_case(p, PLAN_ALONE, "LS alone")->options;
+    o->load.be_rate = 0;
+    o->load.be_backlog = 0;
+    o->prefilled = false;
     add_case(p, PLAN_AS_IS, "with BE");
     m = &add_case(p, PLAN_SOCKET, "+1 CPU socket")->options.machine;
     m->host_bytes *= (m->n_sockets + 1.0) / m->n_sockets;
@@ -214,6 +215,7 @@ static int fit_if_needed(struct plan *p, struct error *err)
     if (plan_attainment(plan_find(p, PLAN_ALONE)) < target || plan_attainment(as_is) >= target)
         return 0;
     struct plan_case *c = add_case(p, PLAN_FITTED, "BE that fits");
+    c->options.prefilled = false;
     struct progress g = {.plan = p, .name = c->name, .at = p->n_cases - 1};
     show_begin(&g);
     return fit(p, c, tokens_s / sim_lengths_mean_out(&c->options.load.be), err);
