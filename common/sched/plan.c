@@ -407,7 +407,7 @@ bool plan_move_in(struct plan *p, uint32_t seq)
     uint32_t growth = sched_growth(p->limits, s, s->n_kv + s->n_todo);
 
     invariant(s->place == SCHED_ARENA && !s->in_slot && plan_is_idle(p, seq));
-    if (p->copies_left == 0 || growth > p->n_free)
+    if (p->copies_left == 0 || growth > p->n_free || plan_decodes_at_workers(p))
         return false;
     p->copies_left--;
     p->n_free -= growth;

@@ -148,8 +148,17 @@ uint32_t plan_ls_by_tokens(struct plan *p);
  * time for behind the longest prompt of these classes, while decodes read all of the device's KV. */
 uint32_t plan_token_budget(const struct plan *p, bool latency_sensitive);
 
+/* May best effort decode at workers alone?  Then it leaves as its prompt is done. */
+static inline bool plan_decodes_at_workers(const struct plan *p)
+{
+    return p->limits->params.offload == SCHED_OFFLOAD_ALWAYS && p->limits->n_workers > 0;
+}
+
+/* All decodes, oldest first, as far as copies and arenas go. */
+void plan_send_decodes_out(struct plan *p);
+
 /* Best-effort decodes on the device while the sweep stays within budget_ns; the starved one always.
- * Sets be_stuck where one cannot grow. */
+ * Sets be_stuck where one cannot grow.  Where they may not decode there they are sent out. */
 void plan_be_decodes(struct plan *p, double budget_ns, uint32_t rows);
 
 /* Best-effort chunks in order, at most `rows`, the sweep within budget_ns; keep device blocks stay

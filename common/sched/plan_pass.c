@@ -116,8 +116,21 @@ static uint32_t decodes_within(const struct plan *p, double budget_ns, uint32_t 
     return price_ns(&p->price, &load) <= budget_ns ? n : n_before;
 }
 
+void plan_send_decodes_out(struct plan *p)
+{
+    for (uint32_t seq = plan_next(p, PLAN_BE_DECODE, SCHED_NONE);
+         seq != SCHED_NONE && p->copies_left > 0; seq = plan_next(p, PLAN_BE_DECODE, seq)) {
+        if (plan_is_idle(p, seq))
+            plan_move_out(p, seq);
+    }
+}
+
 void plan_be_decodes(struct plan *p, double budget_ns, uint32_t rows)
 {
+    if (plan_decodes_at_workers(p)) {
+        plan_send_decodes_out(p);
+        return;
+    }
     uint32_t left = decodes_within(p, budget_ns, smaller(rows, p->rows_left));
 
     if (left == 0 && p->starved[PLAN_BE_DECODE] != SCHED_NONE)

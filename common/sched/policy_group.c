@@ -17,15 +17,6 @@
 
 #include "common/sched/plan.h"
 
-static void send_all_out(struct plan *p)
-{
-    for (uint32_t seq = plan_next(p, PLAN_BE_DECODE, SCHED_NONE);
-         seq != SCHED_NONE && p->copies_left > 0; seq = plan_next(p, PLAN_BE_DECODE, seq)) {
-        if (plan_is_idle(p, seq))
-            plan_move_out(p, seq);
-    }
-}
-
 static void fill_device(struct plan *p)
 {
     if (!p->state->be_starved && p->sums.n_waiting == 0)
@@ -40,7 +31,7 @@ static void place(struct plan *p)
     case SCHED_OFFLOAD_NEVER:
         break;
     case SCHED_OFFLOAD_ALWAYS:
-        send_all_out(p);
+        plan_send_decodes_out(p);
         break;
     case SCHED_OFFLOAD_AUTO:
         plan_relieve(p, plan_share(p, p->limits->params.auto_free_pct));

@@ -35,8 +35,8 @@ struct sched_seq {
     uint32_t n_todo;           /* to compute before the next token: 1 = a decode; never 0 */
     uint32_t n_rest;           /* output tokens still allowed, the next one included */
     uint32_t n_likely;         /* of them expected; 0 = unknown, as many as allowed */
-    uint32_t rank;             /* of latency-sensitive prompts, where tenants share (fair_share.h) */
-    uint32_t n_blocks;         /* device blocks held, per layer group */
+    uint32_t rank;     /* of latency-sensitive prompts, where tenants share (fair_share.h) */
+    uint32_t n_blocks; /* device blocks held, per layer group */
     uint32_t n_freed;  /* of all groups: would come free if it went (shared ones would not) */
     uint32_t n_shared; /* WAITING: leading positions that others' blocks give it; whole blocks */
     uint32_t worker;   /* ARENA, LEAVING, RETURNING; else the preferred one, or SCHED_NONE */
@@ -75,7 +75,7 @@ enum sched_without {
 
 /* A policy's free parameters.  Each policy's file says which ones it reads. */
 struct sched_params {
-    enum sched_offload offload;
+    enum sched_offload offload; /* ALWAYS: of any policy, best effort decodes at workers alone */
     uint32_t
         auto_free_pct;     /* share of the device's blocks kept free for latency-sensitive growth */
     uint32_t slo_use_pct;  /* share of the TPOT objective that a sweep may be predicted to take */

@@ -31,7 +31,7 @@ static const char usage[] =
     "  --policy P          group (default), omni, paper, sync, headroom, ls-first, harvest, "
     "stream\n"
     "  --params A=N,B=N    its free parameters: use_pct, free_pct, headroom_pct, token_budget\n"
-    "  --offload O         auto, always or never (auto)\n"
+    "  --offload O         auto (default), always (decode best effort at workers alone) or never\n"
     "  --without A,B       ideas that policy omni does without: riding, two-batch, waiting, "
     "stairs,\n"
     "                      placement, copy-back, spread, staging, share; any policy without\n"
