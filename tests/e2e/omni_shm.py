@@ -10,6 +10,7 @@ import struct
 
 MAGIC = 0x314D48534E4D4F00
 KIND_JOBS, KIND_ARENA, KIND_DIRECTORY, KIND_STATS = 2, 3, 4, 5
+VERSIONS = {KIND_JOBS: 2, KIND_ARENA: 1, KIND_DIRECTORY: 1, KIND_STATS: 1}
 JOB_FREE, JOB_POSTED, JOB_DONE = 0, 1, 2
 
 
@@ -21,9 +22,9 @@ class Segment:
         with open(self.path, "rb") as file:
             self.map = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
         magic, found, version, total = self.get("<QIIQ", 0)
-        if (magic, found, version, total) != (MAGIC, kind, 1, len(self.map)):
-            raise AssertionError(f"{self.path}: magic {magic:x} kind {found} version {version} "
-                                 f"bytes {total}, expected kind {kind} version 1 bytes {len(self.map)}")
+        if (magic, found, version, total) != (MAGIC, kind, VERSIONS[kind], len(self.map)):
+            raise AssertionError(f"{self.path}: magic {magic:x} kind {found} version {version} bytes {total}, "
+                                 f"expected kind {kind} version {VERSIONS[kind]} bytes {len(self.map)}")
 
     def get(self, layout, offset):
         return struct.unpack_from(layout, self.map, offset)

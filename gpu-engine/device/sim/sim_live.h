@@ -9,7 +9,8 @@
  * would use: whatever goes wrong there changes tokens, and dense products cost nothing.
  *
  * A sweep is walked when it is submitted, as in virtual time, and ends when its small fixed times are
- * over.  Nothing comes back during a walk: offloaded rows advance one layer per sweep, none ride.
+ * over.  A walk takes no longer than its attention, so few rows ride: most advance one layer per
+ * sweep.
  *
  * Engine thread, but for a thread that sleeps until something ends and then notifies. */
 #ifndef OMNI_GPU_ENGINE_DEVICE_SIM_SIM_LIVE_H
