@@ -280,6 +280,8 @@ static void run_thread(void *ctx, uint32_t thread_idx)
             piece_run(run->scratch->kernels, &p.block, room, w.cut.n_shared);
     }
     room->beyond = NULL; /* w ends here */
+    if (run->scratch->kernels->attn_end != NULL)
+        run->scratch->kernels->attn_end();
 }
 
 /* What a run comes to, with its present heads_max. */

@@ -304,7 +304,7 @@ static void load_queries(const struct kernels *kernels, const struct attn_block 
                          ((size_t)(b->head + h) * b->group + row.lane) * l->dk;
 
         room->pos[r] = row.job->pos + row.query;
-        type->load_q(q, l->dk, factor, n, room->q + (size_t)(at + first) * ldk + lane,
+        type->load_q(q, l->dk, factor, n, lane, room->q + (size_t)(at + first) * ldk,
                      &room->q_scale[at + r]);
     }
 }

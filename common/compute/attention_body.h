@@ -64,9 +64,10 @@ V_INLINE void fetch(const uint8_t *p)
 
 /* ---- Queries: element-major, [d][n_rows] (i8: [d / 2][n_rows][2] int16) ---------------------- */
 
-static void attn_q_float(const float *q, uint32_t d, float factor, uint32_t n_rows, float *dst,
-                         float *scale)
+static void attn_q_float(const float *q, uint32_t d, float factor, uint32_t n_rows, uint32_t row,
+                         float *dst, float *scale)
 {
+    dst += row;
     for (uint32_t e = 0; e < d; e++)
         dst[(size_t)e * n_rows] = q[e] * factor;
     for (uint32_t e = d; e % 2 != 0; e++)
@@ -76,11 +77,11 @@ static void attn_q_float(const float *q, uint32_t d, float factor, uint32_t n_ro
 
 /* To int16 by the row's largest magnitude: 15 bits beside the 7 of K.  Fewer where a sum of d
  * products could leave int32. */
-static void attn_q_int(const float *q, uint32_t d, float factor, uint32_t n_rows, float *dst,
-                       float *scale)
+static void attn_q_int(const float *q, uint32_t d, float factor, uint32_t n_rows, uint32_t row,
+                       float *dst, float *scale)
 {
     const float limit = d <= 512 ? 32767.0f : 16383.0f;
-    int16_t *out = (int16_t *)(void *)dst;
+    int16_t *out = (int16_t *)(void *)(dst + row);
     float top = 0.0f, spread = 0.0f;
 
     for (uint32_t e = 0; e < d; e++) {
@@ -516,6 +517,20 @@ V_INLINE void value_rows(enum kv_type type, const struct attn_tile *tile, const 
     }
 }
 
+#ifdef ATTN_HALF
+#include "common/compute/attention_half_body.h"
+#define SCORE_ROWS(type, ...)                                                                      \
+    ((type) == KV_TYPE_F16 ? score_rows_half(__VA_ARGS__) : score_rows(type, __VA_ARGS__))
+#define VALUE_ROWS(type, ...)                                                                      \
+    ((type) == KV_TYPE_F16 ? value_rows_half(__VA_ARGS__) : value_rows(type, __VA_ARGS__))
+#else
+#define SCORE_ROWS(type, ...) score_rows(type, __VA_ARGS__)
+#define VALUE_ROWS(type, ...) value_rows(type, __VA_ARGS__)
+#endif
+#ifdef ATTN_TILES
+#include "common/compute/attention_tiles_body.h"
+#endif
+
 /* ---- One function per type and number of rows, so that each is compiled with constant bounds - */
 
 typedef void score_fn(const struct attn_tile *tile, const uint8_t *ahead, const float *q,
@@ -527,12 +542,12 @@ typedef void value_fn(const struct attn_tile *tile, const uint8_t *ahead,
     static void score_##suffix##_##n(const struct attn_tile *tile, const uint8_t *ahead,           \
                                      const float *q, uint32_t d, float *s)                         \
     {                                                                                              \
-        score_rows(type, tile, ahead, q, d, s, n);                                                 \
+        SCORE_ROWS(type, tile, ahead, q, d, s, n);                                                 \
     }                                                                                              \
     static void value_##suffix##_##n(const struct attn_tile *tile, const uint8_t *ahead,           \
                                      const struct attn_out *out, uint32_t n_tokens)                \
     {                                                                                              \
-        value_rows(type, tile, ahead, out, n_tokens, n);                                           \
+        VALUE_ROWS(type, tile, ahead, out, n_tokens, n);                                           \
     }
 #if ATTN_GROUP == 12
 #define ATTN_EACH(X, suffix, type)                                                                 \
@@ -575,13 +590,36 @@ typedef void value_fn(const struct attn_tile *tile, const uint8_t *ahead,
 ATTN_TYPE(f16, KV_TYPE_F16)
 ATTN_TYPE(f32, KV_TYPE_F32)
 ATTN_TYPE(i8, KV_TYPE_I8)
+#ifndef ATTN_TILES
 ATTN_TYPE(bf16, KV_TYPE_BF16)
+#endif
 
 /* ---- Rows ------------------------------------------------------------------------------------ */
 
+/* What weights are rounded to, so that they add up to their sum as the products see them. */
+enum rounding { ROUND_NOT, ROUND_BF16, ROUND_F16 };
+
+V_INLINE v16 weight_round(v16 w, enum rounding to)
+{
+#if defined ATTN_DOT_BF16 || defined ATTN_TILES
+    if (to == ROUND_BF16)
+        return vb_round(w);
+#endif
+#ifdef ATTN_HALF
+    if (to == ROUND_F16) {
+        uint16_t rounded[16];
+
+        v_store_f16(rounded, w);
+        return v_load_f16(rounded);
+    }
+#endif
+    (void)to;
+    return w;
+}
+
 /* With nothing but -infinity so far, 0 stands in for the maximum: all weights are then 0, not NaN.
  * The comparison with the old maximum is one instruction; most tiles do not exceed it. */
-V_INLINE float softmax_step(float *s, uint32_t n, float *m, float *l, bool rounded)
+V_INLINE float softmax_step(float *s, uint32_t n, float *m, float *l, enum rounding to)
 {
     v16 top = v_load(s), sum = v_load(l), base;
     float alpha = 1.0f;
@@ -599,12 +637,7 @@ V_INLINE float softmax_step(float *s, uint32_t n, float *m, float *l, bool round
     for (uint32_t i = 0; i < n; i += 16) {
         v16 w = v_exp2(v_sub(v_load(s + i), base));
 
-#ifdef ATTN_DOT_BF16
-        if (rounded)
-            w = vb_round(w);
-#else
-        (void)rounded;
-#endif
+        w = weight_round(w, to);
         sum = v_add(sum, w);
         v_store(s + i, w);
     }
@@ -614,20 +647,29 @@ V_INLINE float softmax_step(float *s, uint32_t n, float *m, float *l, bool round
 
 static float attn_softmax(float *s, uint32_t n, float *m, float *l)
 {
-    return softmax_step(s, n, m, l, false);
+    return softmax_step(s, n, m, l, ROUND_NOT);
 }
 
-#ifdef ATTN_DOT_BF16
-/* Weights as the dot product will see them, so that they add up to their sum. */
+#ifdef ATTN_HALF
+static float attn_softmax_half(float *s, uint32_t n, float *m, float *l)
+{
+    return softmax_step(s, n, m, l, ROUND_F16);
+}
+#endif
+
+#if defined ATTN_DOT_BF16 || defined ATTN_TILES
 static float attn_softmax_bf16(float *s, uint32_t n, float *m, float *l)
 {
-    return softmax_step(s, n, m, l, true);
+    return softmax_step(s, n, m, l, ROUND_BF16);
 }
+#endif
 
-static void attn_q_bf16(const float *q, uint32_t d, float factor, uint32_t n_rows, float *dst,
-                        float *scale)
+#ifdef ATTN_DOT_BF16
+
+static void attn_q_bf16(const float *q, uint32_t d, float factor, uint32_t n_rows, uint32_t row,
+                        float *dst, float *scale)
 {
-    uint16_t *out = (uint16_t *)(void *)dst;
+    uint16_t *out = (uint16_t *)(void *)(dst + row);
     uint16_t rounded[16];
 
     for (uint32_t e = 0; e < d + d % 2; e++) {

@@ -83,10 +83,10 @@ struct attn_out {
 
 /* Attention over KV of one type, for up to attn_group rows; ask: request the tile ahead. */
 struct attn_type {
-    /* Row r's query times factor into column r of dst, element-major: [d][n_rows], or what scores
-     * wants instead; dst points at the column.  *scale: for tile->q_scale. */
-    void (*load_q)(const float *q, uint32_t d, float factor, uint32_t n_rows, float *dst,
-                   float *scale);
+    /* A query times factor as one of n_rows rows of dst, element-major: [d][n_rows], or what scores
+     * wants instead.  *scale: for tile->q_scale. */
+    void (*load_q)(const float *q, uint32_t d, float factor, uint32_t n_rows, uint32_t row,
+                   float *dst, float *scale);
     /* s[r][t] := q[r] . K[t] for t < n, scales included (up to 31 more are written, of any bits).
      */
     void (*scores)(const struct attn_tile *tile, uint32_t n_rows, bool ask, const float *q,
@@ -120,6 +120,8 @@ struct kernels {
 
     uint32_t attn_group;                   /* most rows of attn_type's kernels */
     struct attn_type attn[KV_TYPE_I8 + 1]; /* by enum kv_type */
+    /* Gives back what a thread holds of the processor between kernels; NULL: nothing. */
+    void (*attn_end)(void);
     /* s := factor * cap * tanh(s / cap); n a multiple of 16. */
     void (*attn_softcap)(float *s, uint32_t n, float cap, float factor);
     float (*attn_sum)(const float *l); /* of 16 partial sums */
@@ -139,13 +141,17 @@ extern const struct kernels kernels_ref;
 extern const struct kernels kernels_avx2;
 extern const struct kernels kernels_avx512;
 extern const struct kernels kernels_avx512bf16;
+extern const struct kernels kernels_avx512fp16;
+extern const struct kernels kernels_amx;
 
 static inline const struct kernels *kernels_of(enum isa isa)
 {
     static const struct kernels *const tables[ISA_COUNT] = {[ISA_REF] = &kernels_ref,
                                                             [ISA_AVX2] = &kernels_avx2,
                                                             [ISA_AVX512] = &kernels_avx512,
-                                                            [ISA_AVX512BF16] = &kernels_avx512bf16};
+                                                            [ISA_AVX512BF16] = &kernels_avx512bf16,
+                                                            [ISA_AVX512FP16] = &kernels_avx512fp16,
+                                                            [ISA_AMX] = &kernels_amx};
 
     return tables[isa];
 }

@@ -13,7 +13,9 @@ enum {
 #define AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq")))
 #define AVX512BF16                                                                                 \
     __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16")))
-#define AVX2 __attribute__((target("avx2,fma")))
+#define AVX512FP16 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512fp16")))
+#define AMX        __attribute__((target("amx-tile,amx-bf16")))
+#define AVX2       __attribute__((target("avx2,fma")))
 
 /* The loops run CHAINS times `step` a turn; the barrier keeps every step from being folded. */
 #define LOOP(type, zero, step, barrier)                                                            \
@@ -49,6 +51,37 @@ AVX512BF16 static uint32_t dot_i16(void)
     LOOP(__m512i, _mm512_setzero_si512(), _mm512_dpwssd_epi32(a[i], x, x), "+v")
     return 32;
 }
+AVX512FP16 static uint32_t fma_f16(void)
+{
+    LOOP(__m512h, _mm512_setzero_ph(), _mm512_fmadd_ph(x, x, a[i]), "+v")
+    return 32;
+}
+/* Tiles of 12 rows, as the kernels' largest groups have, 16 pairs and 16 columns.  One product a
+ * step, over two tiles of sums. */
+AMX static uint32_t dot_tiles(void)
+{
+    struct {
+        uint8_t palette, start_row, reserved[14];
+        uint16_t row_bytes[16];
+        uint8_t rows[16];
+    } config = {.palette = 1,
+                .row_bytes = {64, 64, 64, 64},
+                .rows = {12, 12, 12, 16}}; /* two of sums, queries, keys */
+
+    _tile_loadconfig(&config);
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (uint32_t t = 0; t < TURNS; t++) {
+        for (int i = 0; i < CHAINS / 2; i++) {
+            _tile_dpbf16ps(0, 2, 3);
+            _tile_dpbf16ps(1, 2, 3);
+        }
+    }
+    _tile_release();
+    return 12 * 16 * 32;
+}
 AVX512 static uint32_t madd_avx512(void)
 {
     LOOP(__m512i, _mm512_setzero_si512(), _mm512_add_epi32(a[i], _mm512_madd_epi16(x, x)), "+v")
@@ -70,6 +103,12 @@ typedef uint32_t mac_fn(void); /* returns the multiply-adds of one step */
 static mac_fn *mac_of(enum isa isa, enum kv_type type)
 {
     switch (isa) {
+    case ISA_AMX:
+        return type == KV_TYPE_BF16 ? dot_tiles : type == KV_TYPE_I8 ? dot_i16 : fma_avx512;
+    case ISA_AVX512FP16:
+        if (type == KV_TYPE_F16)
+            return fma_f16;
+        return type == KV_TYPE_I8 ? dot_i16 : type == KV_TYPE_BF16 ? dot_bf16 : fma_avx512;
     case ISA_AVX512BF16:
         return type == KV_TYPE_I8 ? dot_i16 : type == KV_TYPE_BF16 ? dot_bf16 : fma_avx512;
     case ISA_AVX512:

@@ -11,6 +11,24 @@
 
 enum { BLOCK_TOKENS = 64 };
 
+/* Compiled a second time with OMNI_EMULATED, beside kernels_emulated_*.c: then the instruction sets
+ * that those emulate run, and no others. */
+static bool runs(enum isa isa)
+{
+#ifdef OMNI_EMULATED
+    return isa == ISA_AVX512FP16 || isa == ISA_AMX;
+#else
+    return isa_supported(isa);
+#endif
+}
+
+/* Does it multiply as nobody else does?  Then its bits are its own. */
+static bool has_own_bits(enum isa isa, enum kv_type type)
+{
+    return (type == KV_TYPE_BF16 && isa >= ISA_AVX512BF16) ||
+           (type == KV_TYPE_F16 && isa == ISA_AVX512FP16);
+}
+
 struct variant {
     const char *name;
     enum kv_type type;
@@ -192,20 +210,21 @@ static void test_chunks_threads_isas(void **state)
     for (int i = 0; i < N_VARIANTS; i++) {
         const struct variant *var = &variants[i];
         size_t n = (size_t)var->n_tokens * var->layer.n_heads * var->layer.dv;
-        enum isa first = isa_supported(ISA_AVX2) ? ISA_AVX2 : ISA_REF;
+        enum isa first = runs(ISA_AVX2) ? ISA_AVX2 : ISA_REF;
         float *expected = decode_all(var, first, 7);
 
         for (enum isa isa = ISA_REF; isa < ISA_COUNT; isa++) {
-            if (isa == ISA_AVX512BF16 && isa_supported(isa) && var->type == KV_TYPE_BF16) {
-                free(expected); /* the one case with bits of its own */
-                expected = decode_all(var, isa, 7);
-            }
-            for (int c = isa == ISA_REF ? 3 : 0; isa_supported(isa) && c < 4; c++) {
+            bool own = runs(isa) && has_own_bits(isa, var->type);
+            float *right = own ? decode_all(var, isa, 7) : expected;
+
+            for (int c = isa == ISA_REF ? 3 : 0; runs(isa) && c < 4; c++) {
                 float *out = prefill_all(var, isa, 1 + (uint32_t)c % 3, chunks[c], 7);
 
-                assert_same_bits(out, expected, n, var->name);
+                assert_same_bits(out, right, n, var->name);
                 free(out);
             }
+            if (own)
+                free(right);
         }
         free(expected);
     }
@@ -240,8 +259,8 @@ static double stored(const struct kv_view *kv, bool value, uint32_t head, uint32
     return NAN;
 }
 
-/* The query's element as a kernel takes it: int16 of the head's largest beside int8, bf16 for dot
- * products of bf16. */
+/* The query's element as a kernel takes it: int16 of the head's largest beside int8, bf16 or f16 for
+ * products of such. */
 static double query64(const struct sequence *s, enum isa isa, const float *q, uint32_t e)
 {
     const struct kv_layer *l = s->view.layer;
@@ -254,8 +273,10 @@ static double query64(const struct sequence *s, enum isa isa, const float *q, ui
             top = fabsf(q[i]) > top ? fabsf(q[i]) : top;
         return (double)rintf(q[e] / top * 32767.0f) * (double)top / 32767.0;
     }
-    if (s->view.type != KV_TYPE_BF16 || isa != ISA_AVX512BF16)
+    if (!has_own_bits(isa, s->view.type))
         return (double)q[e];
+    if (s->view.type == KV_TYPE_F16)
+        return (double)half_to_float(float_to_half(scaled)) / (double)factor;
     memcpy(&bits, &scaled, sizeof bits);
     bits = (bits + 0x7fffU + (bits >> 16 & 1)) & 0xffff0000U;
     memcpy(&scaled, &bits, sizeof bits);
@@ -305,12 +326,18 @@ static void attention64(const struct sequence *s, enum isa isa, uint32_t pos, ui
  *     Observed below 1e-6; 5e-6 leaves room for other random numbers.
  *   i8: weights are whole 32,767ths of a tile's largest; 64 half steps at most a tile, and the
  *     tiles' largest weights together are at most the sum: 64 * 0.5 / 32,767.  Observed: 2e-5.
- *   bf16 by dot products: weights are rounded to 8 bits, 2^-9 each, and their sum with them. */
+ *   bf16 by dot products or tiles: weights are rounded to 8 bits, 2^-9 each, and their sum with
+ *     them.
+ *   f16 in f16: a product is added to at most 7 others before they are rounded no more, each time by
+ *     up to 2^-12 of a sum that is about 2 here: over the 64 to 256 elements of a score roundings
+ *     that know nothing of each other come to 16 * 2^-12 * 2 * 0.6 = 5e-3, and the same for values.  Observed below 2e-3. */
 static double tolerance(const struct variant *var, enum isa isa)
 {
     if (var->type == KV_TYPE_I8)
         return 5e-6 + 32.0 / 32767;
-    return var->type == KV_TYPE_BF16 && isa == ISA_AVX512BF16 ? 5e-6 + 0x1p-8 : 5e-6;
+    if (has_own_bits(isa, var->type))
+        return var->type == KV_TYPE_F16 ? 5e-3 : 5e-6 + 0x1p-8;
+    return 5e-6;
 }
 
 static void check_against_float64(const struct variant *var, enum isa isa, uint32_t n_threads)
@@ -335,13 +362,19 @@ static void check_against_float64(const struct variant *var, enum isa isa, uint3
     sequence_free(s);
 }
 
+#ifdef OMNI_EMULATED
+#define RAN "emulated"
+#else
+#define RAN "ran"
+#endif
+
 static void test_against_float64(void **state)
 {
     (void)state;
     for (enum isa isa = ISA_REF; isa < ISA_COUNT; isa++) {
-        for (int i = 0; isa_supported(isa) && i < N_VARIANTS; i++)
+        for (int i = 0; runs(isa) && i < N_VARIANTS; i++)
             check_against_float64(&variants[i], isa, 1);
-        print_message("%s: %s\n", isa_name(isa), isa_supported(isa) ? "ran" : "not on this CPU");
+        print_message("%s: %s\n", isa_name(isa), runs(isa) ? RAN : "not here");
     }
 }
 
@@ -355,7 +388,7 @@ static void test_shapes(void **state)
 
     (void)state;
     for (enum isa isa = ISA_AVX2; isa < ISA_COUNT; isa++) {
-        for (uint32_t i = 0; isa_supported(isa) && i < 6 * 16; i++, n++) {
+        for (uint32_t i = 0; runs(isa) && i < 6 * 16; i++, n++) {
             var.layer.dk = var.layer.dv = widths[i / 16];
             var.layer.n_heads = 1 + i % 16;
             var.layer.scale = 1.6f / (float)widths[i / 16];
@@ -374,7 +407,7 @@ static void test_queries_together(void **state)
 
     (void)state;
     for (enum isa isa = ISA_AVX2; isa < ISA_COUNT; isa++) {
-        for (uint32_t i = 0; isa_supported(isa) && i < 8; i++) {
+        for (uint32_t i = 0; runs(isa) && i < 8; i++) {
             size_t n = (size_t)var.n_tokens * groups[i] * 64;
 
             var.layer.n_heads = groups[i];
@@ -515,7 +548,7 @@ static void test_hostile_values(void **state)
 {
     (void)state;
     for (enum isa isa = ISA_REF; isa < ISA_COUNT; isa++) {
-        if (!isa_supported(isa))
+        if (!runs(isa))
             continue;
         for (int i = 0; i < N_VARIANTS; i++) {
             struct sequence *s = sequence_make(&variants[i], 23);

@@ -22,9 +22,18 @@ check kernels_avx512.c vfmadd.*zmm
 check kernels_avx512.c 'vpmaddwd.*zmm'
 check kernels_avx512bf16.c vdpbf16ps
 check kernels_avx512bf16.c vpdpwssd
+check kernels_avx512fp16.c 'vfmadd.*ph.*zmm'
+check kernels_avx512fp16.c vdpbf16ps
+check kernels_amx.c tdpbf16ps
+check kernels_amx.c ldtilecfg
+check kernels_amx.c tilerelease
 # and not where a CPU without them would meet them
-for file in kernels_ref.c kernels_avx2.c attention.c attention_block.c attention_append.c; do
+for file in kernels_ref.c kernels_avx2.c attention.c attention_block.c attention_append.c attention_cut.c isa.c; do
     awk -v file="$file" '/file format/ { inside = index($1, file) == 1 } inside && /zmm/ { exit 1 }' "$code" ||
         { echo "zmm in $file"; failed=1; }
+done
+for file in kernels_avx512.c kernels_avx512bf16.c kernels_avx512fp16.c; do
+    awk -v file="$file" '/file format/ { inside = index($1, file) == 1 } inside && /tmm/ { exit 1 }' "$code" ||
+        { echo "tiles in $file"; failed=1; }
 done
 exit $failed
