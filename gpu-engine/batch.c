@@ -20,8 +20,10 @@ int batch_init(struct engine *e)
     b->enters = calloc(e->returned_max, sizeof *b->enters);
     b->picks = calloc(e->geometry.n_layers, sizeof *b->picks);
     b->arrivals = calloc(e->geometry.n_layers, sizeof *b->arrivals);
+    b->arrivals_b = calloc(e->geometry.n_layers, sizeof *b->arrivals_b);
+    b->pace = calloc(e->exchange->n_workers + 1, sizeof *b->pace);
     if (b->seqs == NULL || b->members == NULL || b->enters == NULL || b->picks == NULL ||
-        b->arrivals == NULL)
+        b->arrivals == NULL || b->arrivals_b == NULL || b->pace == NULL)
         return -ENOMEM;
     return 0;
 }
@@ -33,6 +35,8 @@ void batch_fini(struct engine *e)
     free(e->batch.enters);
     free(e->batch.picks);
     free(e->batch.arrivals);
+    free(e->batch.arrivals_b);
+    free(e->batch.pace);
 }
 
 /* ---- Common rows ----------------------------------------------------------------------------- */
@@ -155,10 +159,10 @@ static void set_picks(struct engine *e)
     const struct sched_decision *d = &e->decide.decision;
     uint32_t p_max = d->p_max < e->returned_max ? d->p_max : e->returned_max;
     uint64_t wait_ns = e->decide.waits && d->want > 0 ? d->wait_ns : 0;
-    const struct device_pick pick = {.p_max = (uint16_t)p_max,
-                                     .want = (uint16_t)(d->want < p_max ? d->want : p_max),
-                                     .wait_ns =
-                                         (uint32_t)(wait_ns < UINT32_MAX ? wait_ns : UINT32_MAX)};
+    const struct device_pick pick = {
+        .p_max = (uint16_t)p_max,
+        .want = (uint16_t)(d->want < UINT16_MAX ? d->want : UINT16_MAX),
+        .wait_ns = (uint32_t)(wait_ns < UINT32_MAX ? wait_ns : UINT32_MAX)};
 
     for (uint32_t l = 0; l < e->geometry.n_layers; l++)
         e->batch.picks[l] = pick;
@@ -180,6 +184,8 @@ bool batch_build(struct engine *e)
     carry_enters(e);
     set_picks(e);
     uint32_t n_back = e->ops->n_returned(e->device, &b->offloaded);
+    if (e->decide.decision.p_max == 0 || e->decide.decision.p_total == 0)
+        n_back = 0; /* they could not be merged */
     return b->n_rows > 0 || b->n_enter > 0 || n_back > 0;
 }
 
@@ -198,6 +204,8 @@ void batch_submit(struct engine *e)
         .n_leave = e->n_leaves,
         .pick = b->picks,
         .arrival_ns = b->arrivals,
+        .arrival_b_ns = b->arrivals_b,
+        .pace = b->pace,
         .no_riding = !d->ride,
         .p_total = d->p_total,
         .wait_total_ns = b->wait_total_ns,

@@ -58,9 +58,39 @@ static void set_limits(struct engine *e)
 
 static const struct sched_policy *configured_policy(const struct omni_config *c)
 {
-    static const char *const names[] = {"group", "omni", "paper", "ls-first", "harvest"};
+    static const char *const names[] = {"group",   "omni", "paper",    "ls-first",
+                                        "harvest", "sync", "headroom", "stream"};
 
     return sched_policy_find(names[c->engine_policy], NULL);
+}
+
+/* What the policy cannot do without here, or NULL. */
+static const char *lacks(const struct engine *e, const struct sched_policy *policy)
+{
+    bool sync = strcmp(policy->name, "sync") == 0;
+    struct device_caps caps;
+
+    e->ops->caps(e->device, &caps);
+    if (sync && !(caps.half_batches && caps.waits))
+        return "the device cannot alternate two half batches and wait for their jobs";
+    if (sync && e->latency.head.n == 0)
+        return "it deals by predicted times, and engine.profile = off";
+    if (strcmp(policy->name, "headroom") == 0 && e->elsewhere.room == NULL)
+        return "there is no CPU-only engine beside this one to take what does not fit";
+    if (strcmp(policy->name, "stream") == 0 && !(caps.host_bytes_per_ns > 0))
+        return "the device does not read KV from host memory";
+    return NULL;
+}
+
+int decide_check(const struct engine *e, struct error *err)
+{
+    const struct sched_policy *policy = configured_policy(e->config);
+    const char *lack = lacks(e, policy);
+
+    if (lack == NULL)
+        return 0;
+    return error_set(err, -ENOTSUP, "engine.policy = %s on engine.device = %s: %s", policy->name,
+                     e->ops->name, lack);
 }
 
 int decide_init(struct engine *e)
@@ -214,6 +244,7 @@ void decide_sweep(struct engine *e)
                                 .workers = d->workers,
                                 .n_free_blocks = e->pool.n_free,
                                 .n_copies = e->n_copies,
+                                .returned_rows = e->returned_rows,
                                 .be_starved = d->decision.be_starved,
                                 .be_stuck = d->decision.be_stuck};
 

@@ -7,6 +7,10 @@
 
 #include "gpu-engine/engine.h"
 
+/* Can the configured policy be carried out here?  Device and profile are there.  0, or -ENOTSUP with
+ * *err naming the setting and what is missing. */
+int decide_check(const struct engine *e, struct error *err);
+
 /* After the sequence table; sizes and device are known.  0 or -ENOMEM; safe to fini after both. */
 int decide_init(struct engine *e);
 void decide_fini(struct engine *e);

@@ -52,6 +52,8 @@ enum {
     X(COPIES_IN, "copies_in", COUNTER, "sequences copied back to the device")                      \
     X(COPIED_BLOCKS, "copied_blocks", COUNTER, "KV blocks moved by copies")                        \
     X(SHARED_BLOCKS, "shared_blocks", COUNTER, "KV blocks found by prefix instead of made")        \
+    X(SWEEPS_TWO, "sweeps_two", COUNTER, "sweeps of two batches")                                  \
+    X(WAITED_US, "waited_us", COUNTER, "device time spent on funded waits for workers")            \
     X(SWEEPS_IN_COPY, "sweeps_in_copy", COUNTER, "sweeps that ended while a copy was under way")   \
     X(YIELDS, "yields", COUNTER, "best-effort sequences whose KV was dropped")                     \
     X(RECOMPUTED, "recomputed_tokens", COUNTER, "KV positions computed again after a drop")        \
@@ -88,19 +90,30 @@ struct engine_worker {
     uint64_t arena_bytes, huge_bytes; /* of its arena; how much is on huge pages */
 };
 
+/* Kinds of sweeps that differ in what becomes of jobs, as bits. */
+enum {
+    ENGINE_SWEEP_COMMON = 1, /* with common rows */
+    ENGINE_SWEEP_TWO = 2,    /* of two batches */
+    ENGINE_SWEEP_WAITS = 4,  /* with funded waits */
+    ENGINE_SWEEP_KINDS = 8
+};
+
 /* Scratch of the sweep that is built, and who is in it while it is in flight. */
 struct engine_batch {
-    struct device_seq *seqs;
-    uint32_t *members; /* [seqs_max] sequence of each device_seq */
+    struct device_seq *seqs; /* batch B's behind batch A's */
+    uint32_t *members;       /* [seqs_max] sequence of each device_seq */
     uint32_t n_seqs, n_rows;
     struct latency_load load, load_b; /* what the latency model knows of its two batches */
     struct latency_prediction predicted;
+    double predicted_wait_ns; /* beside it */
+    uint32_t kind;            /* ENGINE_SWEEP_* */
     struct device_offloaded offloaded; /* rows that are under way in slots */
     struct device_enter *enters;
     uint32_t n_enter;
     struct device_pick *picks;
     uint64_t wait_total_ns;
-    uint64_t *arrivals;
+    uint64_t *arrivals, *arrivals_b;
+    struct device_pace *pace; /* [n_workers] */
 };
 
 /* The policy, what it is told and what it answers. */
@@ -162,9 +175,11 @@ struct engine {
     uint64_t sweep; /* number of the last one submitted */
     struct latency_model latency;
     struct accuracy accuracy;
-    /* Shares of jobs, in sweeps without and with common rows: of those posted, back before the
-     * output projection; of those that were out when the sweep began, back by then. */
-    struct latency_window ride[2], late[2];
+    /* By kind of sweep.  Shares of jobs: of those posted, back before the output projection; of those
+     * that were out when the sweep began, back by then.  And ns that was waited. */
+    struct latency_window ride[ENGINE_SWEEP_KINDS], late[ENGINE_SWEEP_KINDS],
+        waited[ENGINE_SWEEP_KINDS];
+    double returned_rows; /* per layer, moving average over sweeps with common rows */
     struct sweep_log sweep_log;
 
     struct engine_token_item *items; /* [n_sequences] of one engine_tokens message */

@@ -86,6 +86,9 @@ struct exchange_ops {
     /* KV bytes a second that its jobs read, as the worker measures them; 0 before the first.
      * NULL: not known here. */
     uint64_t (*read_rate)(struct exchange *x, uint32_t worker);
+    /* Time from posting a job to a worker that has none until it begins: waking, mostly.  Median of
+     * the last ones; 0 before the first.  NULL: not known here. */
+    uint64_t (*start_ns)(struct exchange *x, uint32_t worker);
     /* Voids whatever job the slot holds, if nobody can touch it any more: 1 = the slot, and what
      * its job named, may change owner; 0 = its worker still has it.  No sweep may be in flight. */
     int (*slot_release)(struct exchange *x, uint32_t slot);
@@ -113,6 +116,11 @@ struct exchange {
 static inline uint64_t exchange_read_rate(struct exchange *x, uint32_t worker)
 {
     return x->ops->read_rate ? x->ops->read_rate(x, worker) : 0;
+}
+
+static inline uint64_t exchange_start_ns(struct exchange *x, uint32_t worker)
+{
+    return x->ops->start_ns ? x->ops->start_ns(x, worker) : 0;
 }
 
 static inline uint32_t exchange_peer_pid(struct exchange *x, uint32_t worker)

@@ -119,6 +119,11 @@ static uint64_t delay_read_rate(struct exchange *x, uint32_t worker)
     return exchange_read_rate(delay_of(x)->inner, worker);
 }
 
+static uint64_t delay_start_ns(struct exchange *x, uint32_t worker)
+{
+    return exchange_start_ns(delay_of(x)->inner, worker);
+}
+
 static uint32_t delay_peer_pid(struct exchange *x, uint32_t worker)
 {
     return exchange_peer_pid(delay_of(x)->inner, worker);
@@ -192,6 +197,7 @@ static const struct exchange_ops delay_ops = {
     .peer = delay_peer,
     .peer_pid = delay_peer_pid,
     .read_rate = delay_read_rate,
+    .start_ns = delay_start_ns,
     .slot_release = delay_slot_release,
     .n_blocks = delay_n_blocks,
     .set_owner = delay_set_owner,

@@ -42,6 +42,29 @@ static void shm_payload(struct exchange *x, uint32_t slot, struct exchange_paylo
                                      .out_stride = t->layout.out_width};
 }
 
+/* A job to a worker that has nothing else shows how soon it begins. */
+static void note_post(struct exchange_shm *x, uint32_t slot, uint64_t now_ns)
+{
+    struct exchange_start *s = &x->starts[worker_of(&x->base, slot)];
+
+    if (s->n_out++ > 0)
+        return;
+    s->alone = slot;
+    s->posted_ns = now_ns;
+}
+
+static void note_take(struct exchange_shm *x, uint32_t slot, uint64_t start_ns)
+{
+    struct exchange_start *s = &x->starts[worker_of(&x->base, slot)];
+
+    s->n_out -= s->n_out > 0;
+    if (s->alone != slot || start_ns < s->posted_ns)
+        return;
+    s->alone = EXCHANGE_NO_SLOT;
+    double median = latency_window_take(&s->window, (double)(start_ns - s->posted_ns));
+    atomic_store_explicit(&s->median_ns, (uint64_t)median, memory_order_relaxed);
+}
+
 static int shm_post(struct exchange *x, const struct exchange_job *job, uint32_t *generation)
 {
     uint32_t s;
@@ -59,6 +82,7 @@ static int shm_post(struct exchange *x, const struct exchange_job *job, uint32_t
     /* We post free slots within the table's bounds: another answer is a worker's doing. */
     if (job_engine_post(t, s, &desc, generation) != 0)
         return -EIO;
+    note_post(shm_of(x), job->slot, desc.posted_ns);
     shm_of(x)->to_flush |= UINT32_C(1) << worker_of(x, job->slot);
     return 0;
 }
@@ -104,8 +128,10 @@ static int shm_take(struct exchange *x, uint32_t slot, uint32_t generation)
 {
     uint32_t s;
     struct job_table *t = table_of(x, slot, &s);
-    enum job_outcome outcome = job_engine_take(t, s, generation, NULL);
+    struct job_times times = {.start_ns = 0};
+    enum job_outcome outcome = job_engine_take(t, s, generation, &times);
 
+    note_take(shm_of(x), slot, times.start_ns);
     return outcome == JOB_OK ? 0 : -EIO;
 }
 
@@ -156,6 +182,11 @@ static uint64_t shm_read_rate(struct exchange *x, uint32_t worker)
                                 memory_order_relaxed);
 }
 
+static uint64_t shm_start_ns(struct exchange *x, uint32_t worker)
+{
+    return atomic_load_explicit(&shm_of(x)->starts[worker].median_ns, memory_order_relaxed);
+}
+
 static uint32_t shm_peer_pid(struct exchange *x, uint32_t worker)
 {
     const struct peer *peer = &shm_of(x)->peers[worker];
@@ -167,7 +198,7 @@ static int shm_slot_release(struct exchange *x, uint32_t slot)
 {
     uint32_t s;
     struct job_table *t = table_of(x, slot, &s);
-    enum job_state state = job_engine_state(t, s);
+    enum job_state before = job_engine_state(t, s), state = before;
 
     if (state == JOB_DONE) {
         /* By the word: a worker that died before its done word has published all the same. */
@@ -180,6 +211,8 @@ static int shm_slot_release(struct exchange *x, uint32_t slot)
         job_engine_reclaim_end(t);
         state = job_engine_state(t, s);
     }
+    if (before != JOB_FREE && state == JOB_FREE)
+        note_take(shm_of(x), slot, 0);
     return state == JOB_FREE;
 }
 
@@ -267,6 +300,7 @@ static const struct exchange_ops shm_ops = {
     .peer = shm_peer,
     .peer_pid = shm_peer_pid,
     .read_rate = shm_read_rate,
+    .start_ns = shm_start_ns,
     .slot_release = shm_slot_release,
     .n_blocks = shm_n_blocks,
     .set_owner = shm_set_owner,
@@ -390,6 +424,7 @@ int exchange_shm_create(struct exchange_shm **out, const struct exchange_shm_con
     for (uint32_t w = 0; w < EXCHANGE_WORKERS_MAX; w++) {
         x->tables[w] = JOB_TABLE_NONE;
         x->arenas[w] = ARENA_NONE;
+        x->starts[w].alone = EXCHANGE_NO_SLOT;
     }
     int rc = open_all(x, config, err);
     if (rc != 0) {

@@ -7,6 +7,7 @@
 #define OMNI_GPU_ENGINE_EXCHANGE_SHM_H
 
 #include "common/base/error.h"
+#include "common/sched/latency.h"
 #include "common/shm/arena.h"
 #include "common/shm/directory.h"
 #include "common/shm/job_engine.h"
@@ -30,6 +31,17 @@ struct exchange_shm_config {
     const struct kv_geometry *geometry;
 };
 
+/* How soon a worker begins; device thread, but for what is published. */
+struct exchange_start {
+    uint32_t n_out; /* jobs posted and not taken */
+    uint32_t alone; /* slot of the job that was posted when there was none; EXCHANGE_NO_SLOT */
+    uint64_t posted_ns;
+    struct latency_window window;
+    _Atomic uint64_t median_ns;
+};
+
+#define EXCHANGE_NO_SLOT UINT32_MAX
+
 struct exchange_shm {
     struct exchange base; /* first: a struct exchange * is this */
     struct engine_page page;
@@ -37,6 +49,7 @@ struct exchange_shm {
     struct job_table tables[EXCHANGE_WORKERS_MAX];
     struct arena arenas[EXCHANGE_WORKERS_MAX];
     struct peer peers[EXCHANGE_WORKERS_MAX];
+    struct exchange_start starts[EXCHANGE_WORKERS_MAX];
     uint32_t to_flush; /* bit w: jobs were posted to worker w since the last flush */
     uint32_t epoch;
 };

@@ -1,49 +1,90 @@
 #include "gpu-engine/foresight.h"
 
 #include <assert.h>
+#include <math.h>
 #include <string.h>
 
 #include "common/base/clock.h"
+
+/* Sweeps that the average of returned rows goes back to: about a token's time at a worker. */
+enum { AVERAGE_OVER = 16 };
 
 /* ---- Before the sweep ------------------------------------------------------------------------ */
 
 static_assert(sizeof(struct device_offloaded) == sizeof(struct latency_offloaded),
               "a device's rows by layer are copied to the model's");
 
-/* Batch B computes a layer in the window of batch A's: later deadlines, and its time beside A's. */
-static void add_batch_b(struct engine *e)
+static uint32_t kind_of(const struct engine *e)
+{
+    const struct engine_batch *b = &e->batch;
+    bool two = b->load_b.n_rows > 0 || e->decide.decision.n_enter_b > 0;
+
+    return (b->n_rows > 0 ? ENGINE_SWEEP_COMMON : 0) | (two ? ENGINE_SWEEP_TWO : 0) |
+           (b->wait_total_ns > 0 ? ENGINE_SWEEP_WAITS : 0);
+}
+
+/* Of a kind that has not been seen yet, what the plain sweeps say. */
+static double usual(const struct latency_window *by_kind, uint32_t kind)
+{
+    const struct latency_window *w = &by_kind[kind];
+
+    return latency_window_median(w->n > 0 ? w : &by_kind[kind & ENGINE_SWEEP_COMMON]);
+}
+
+/* Rows under way return to batch A, as those that enter with it; the others ride in batch B. */
+static void predict_returned(struct engine *e)
+{
+    static const struct latency_offloaded nobody;
+    struct engine_batch *b = &e->batch;
+    struct latency_offloaded rows;
+    uint32_t n_b = e->decide.decision.n_enter_b;
+    double ride = usual(e->ride, b->kind), late = usual(e->late, b->kind);
+
+    memcpy(&rows, &b->offloaded, sizeof rows);
+    b->load.n_entering = b->n_enter - n_b;
+    b->load_b.n_entering = n_b;
+    latency_load_set_returned(&e->latency, &b->load, &rows, b->n_enter - n_b, ride, late);
+    latency_load_set_returned(&e->latency, &b->load_b, &nobody, n_b, ride, late);
+}
+
+/* Waits are spread over the layers: a job is in time if it is back by then. */
+static void predict_wait(struct engine *e)
 {
     struct engine_batch *b = &e->batch;
-    const struct latency_model *m = &e->latency;
-    double ns = 0;
+    uint32_t n = e->geometry.n_layers;
 
-    if (b->load_b.n_rows == 0)
-        return;
-    for (uint32_t l = 0; l < m->n_layers; l++) {
-        ns += latency_dense_ns(m, l, b->load_b.n_rows) + latency_attention_ns(m, l, &b->load_b);
-        b->arrivals[l] += (uint64_t)ns;
+    b->predicted_wait_ns =
+        fmin((double)b->wait_total_ns, latency_window_median(&e->waited[b->kind]));
+    for (uint32_t l = 0; l < n; l++) {
+        uint64_t ns = (uint64_t)(b->predicted_wait_ns * (l + 1) / n);
+        b->arrivals[l] += ns;
+        b->arrivals_b[l] += ns;
     }
-    /* Its rows share the head's pass and the sweep's beginning. */
-    b->predicted.attention_ns += ns;
-    b->predicted.busy_ns += ns;
-    b->predicted.total_ns += m->correction[LATENCY_STOLEN].factor * ns;
+}
+
+/* Nothing is waited for while nothing is known of the worker. */
+static void set_pace(struct engine *e)
+{
+    for (uint32_t w = 0; w < e->exchange->n_workers && w < LATENCY_WORKERS_MAX; w++) {
+        const struct latency_worker *worker = &e->latency.worker[w];
+
+        e->batch.pace[w] = (struct device_pace){
+            .fixed_ns = worker->fixed_ns,
+            .ns_per_byte = worker->bytes_per_ns > 0 ? 1 / worker->bytes_per_ns : 0};
+    }
 }
 
 void foresight_predict(struct engine *e)
 {
     struct engine_batch *b = &e->batch;
-    struct latency_offloaded rows;
-    bool common = b->n_rows > 0;
 
-    memcpy(&rows, &b->offloaded, sizeof rows);
-    b->load.n_entering = b->n_enter;
-    latency_load_set_returned(&e->latency, &b->load, &rows, b->n_enter,
-                              latency_window_median(&e->ride[common]),
-                              latency_window_median(&e->late[common]));
-    b->predicted = latency_predict(&e->latency, &b->load);
-    latency_arrivals(&e->latency, &b->load, b->arrivals);
-    add_batch_b(e);
-    sweep_log_predicted(&e->sweep_log, e->sweep + 1, &b->load, &b->predicted);
+    b->kind = kind_of(e);
+    predict_returned(e);
+    b->predicted = latency_predict_two(&e->latency, &b->load, &b->load_b);
+    latency_arrivals_two(&e->latency, &b->load, &b->load_b, b->arrivals, b->arrivals_b);
+    predict_wait(e);
+    set_pace(e);
+    sweep_log_predicted(&e->sweep_log, e->sweep + 1, b);
 }
 
 /* ---- After it -------------------------------------------------------------------------------- */
@@ -53,26 +94,29 @@ static double span(uint64_t from, uint64_t to)
     return to > from ? (double)(to - from) : 0;
 }
 
-/* The sweep cut where the model cuts it. */
-static struct latency_measured measure(const struct engine *e, const struct device_done *done)
+/* The sweep cut where the model cuts it: modules of both batches together, waits apart. */
+static struct latency_measured measure(const struct engine *e, const struct device_done *done,
+                                       double *waited_ns)
 {
     uint32_t n = e->geometry.n_layers;
-    const struct device_layer_log *layer = done->layer;
-    struct latency_measured m = {.dense_ns = span(done->start_ns, layer[0].jobs_ns),
+    struct latency_measured m = {.dense_ns = span(done->start_ns, done->layer[0].jobs_ns),
                                  .head_ns = span(done->head_ns, done->end_ns),
                                  .total_ns = span(done->start_ns, done->end_ns),
                                  .busy_ns = (double)done->busy_ns};
-    double waited_ns = 0;
 
+    *waited_ns = 0;
     for (uint32_t l = 0; l < n; l++) {
-        m.attention_ns += span(layer[l].jobs_ns, layer[l].proj_ns);
-        m.dense_ns += span(layer[l].proj_ns + layer[l].waited_ns,
-                           l + 1 < n ? layer[l + 1].jobs_ns : done->head_ns);
-        waited_ns += (double)layer[l].waited_ns;
+        const struct device_layer_log *k = &done->layer[l];
+        uint64_t next_ns = l + 1 < n ? done->layer[l + 1].jobs_ns : done->head_ns;
+
+        m.attention_ns += span(k->jobs_ns + k->b_ns + k->b_waited_ns, k->proj_ns);
+        m.attention_ns += (double)k->b_attention_ns;
+        m.dense_ns += span(k->proj_ns + k->waited_ns - k->b_waited_ns, next_ns);
+        m.dense_ns += (double)(k->b_ns - k->b_attention_ns);
+        *waited_ns += (double)k->waited_ns;
     }
-    /* What was waited on purpose is no work. */
-    m.total_ns -= waited_ns;
-    m.busy_ns -= waited_ns;
+    m.total_ns -= *waited_ns;
+    m.busy_ns = fmax(0, m.busy_ns - *waited_ns);
     return m;
 }
 
@@ -104,50 +148,73 @@ static void learn(struct latency_window *share, uint32_t tried, uint32_t met)
 static void learn_shares(struct engine *e, uint32_t n_posted, const struct returned *r)
 {
     const struct device_offloaded *rows = &e->batch.offloaded;
-    bool common = e->batch.n_rows > 0;
-    uint32_t n_back = 0, n_out = 0;
+    uint32_t kind = e->batch.kind, n_back = 0, n_out = 0;
 
     for (uint32_t l = 0; l < e->geometry.n_layers; l++) {
         n_back += rows->back[l];
         n_out += rows->out[l];
     }
-    learn(&e->ride[common], n_posted, r->n_ridden);
-    learn(&e->late[common], n_out, r->n > r->n_ridden + n_back ? r->n - r->n_ridden - n_back : 0);
+    learn(&e->ride[kind], n_posted, r->n_ridden);
+    learn(&e->late[kind], n_out, r->n > r->n_ridden + n_back ? r->n - r->n_ridden - n_back : 0);
+    if (n_back + n_out + n_posted > 0 && (kind & ENGINE_SWEEP_COMMON) != 0)
+        e->returned_rows += ((double)r->n / e->geometry.n_layers - e->returned_rows) / AVERAGE_OVER;
+}
+
+/* Held against the rows that did return, else their number would pass for speed.  It is not known
+ * in which batch they did, and all the same for the time that they took: batch A's have. */
+static void learn_times(struct engine *e, const struct latency_measured *measured,
+                        const struct returned *r)
+{
+    struct engine_batch *b = &e->batch;
+    bool halves = e->decide.decision.n_enter_b > 0;
+    double in_b = halves ? (double)e->decide.decision.n_enter_b / b->n_enter : 0;
+
+    b->load.returned_rows = (1 - in_b) * r->n;
+    b->load.returned_layers = r->n_layers;
+    b->load_b.returned_rows = in_b * r->n;
+    b->load_b.returned_layers = halves ? r->n_layers : 0;
+    latency_observe_two(&e->latency, &b->load, &b->load_b, measured);
 }
 
 void foresight_observe(struct engine *e, const struct device_done *done)
 {
     struct engine_batch *b = &e->batch;
-    struct latency_measured measured = measure(e, done);
+    double waited_ns;
+    struct latency_measured measured = measure(e, done, &waited_ns);
     struct returned r = count_returned(e, done);
     const struct sweep_log_outcome outcome = {.measured = measured,
+                                              .waited_ns = waited_ns,
                                               .returned = r.n,
                                               .returned_layers = r.n_layers,
                                               .posted = done->n_posted,
                                               .ridden = r.n_ridden};
+    double predicted_ns = b->predicted.total_ns + b->predicted_wait_ns;
 
     sweep_log_measured(&e->sweep_log, &outcome);
     if (e->latency.head.n > 0)
-        accuracy_add(&e->accuracy, latency_accuracy(b->predicted.total_ns, measured.total_ns));
+        accuracy_add(&e->accuracy, latency_accuracy(predicted_ns, measured.total_ns + waited_ns));
     learn_shares(e, done->n_posted, &r);
-    /* Held against the rows that did return, else their number would pass for speed. */
-    b->load.returned_rows = r.n;
-    b->load.returned_layers = r.n_layers;
-    /* Where two batches alternate it is not known which module's time is whose. */
-    if (b->load_b.n_rows == 0 && e->decide.decision.n_enter_b == 0)
-        latency_observe(&e->latency, &b->load, &measured);
-    stats_set(&e->stats, ENGINE_STAT_PREDICTED_US, (uint64_t)(b->predicted.total_ns / NS_PER_US));
+    if ((b->kind & ENGINE_SWEEP_WAITS) != 0)
+        latency_window_take(&e->waited[b->kind], waited_ns);
+    learn_times(e, &measured, &r);
+    engine_count(e, ENGINE_STAT_WAITED_US, (uint64_t)(waited_ns / NS_PER_US));
+    engine_count(e, ENGINE_STAT_SWEEPS_TWO, (b->kind & ENGINE_SWEEP_TWO) != 0);
+    stats_set(&e->stats, ENGINE_STAT_PREDICTED_US, (uint64_t)(predicted_ns / NS_PER_US));
 }
 
-/* Workers measure themselves; what else a job costs is not told apart from its reading.  Until one
- * has, what the profile says of it holds. */
+/* Workers measure their reading, the exchange how soon they begin; what else a job costs is in the
+ * reading.  Until then what the profile says of a worker holds. */
 static void take_read_rates(struct engine *e)
 {
     for (uint32_t w = 0; w < e->exchange->n_workers && w < LATENCY_WORKERS_MAX; w++) {
         uint64_t rate = exchange_read_rate(e->exchange, w);
 
+        uint64_t start_ns = exchange_start_ns(e->exchange, w);
+
         if (rate != 0)
             e->latency.worker[w].bytes_per_ns = (double)rate / NS_PER_S;
+        if (start_ns != 0)
+            e->latency.worker[w].fixed_ns = (double)start_ns;
     }
 }
 

@@ -9,6 +9,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "gpu-engine/decide.h"
 #include "gpu-engine/exchange_delay.h"
 #include "gpu-engine/intake.h"
 #include "gpu-engine/profile.h"
@@ -249,6 +250,8 @@ static int open_all(struct host *h, struct error *err)
         rc = open_device(h, err);
     if (rc == 0)
         rc = take_profile(h, err);
+    if (rc == 0)
+        rc = decide_check(e, err);
     if (rc == 0)
         rc = sweep_log_open(&e->sweep_log, e->config->engine_sweep_log, err);
     if (rc == 0 && engine_init(e) != 0)

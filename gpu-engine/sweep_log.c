@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "common/base/log.h"
+#include "gpu-engine/engine.h"
 
 enum { BUFFER_BYTES = 64 * 1024, HALF_LINE_MAX = 512 };
 
@@ -67,16 +68,21 @@ void sweep_log_close(struct sweep_log *log)
     *log = SWEEP_LOG_NONE;
 }
 
-void sweep_log_predicted(struct sweep_log *log, uint64_t sweep, const struct latency_load *load,
-                         const struct latency_prediction *p)
+void sweep_log_predicted(struct sweep_log *log, uint64_t sweep, const struct engine_batch *batch)
 {
+    const struct latency_load *a = &batch->load, *b = &batch->load_b;
+    const struct latency_prediction *p = &batch->predicted;
+    double wait_ns = batch->predicted_wait_ns;
+
     if (log->fd < 0)
         return;
-    put(log, "%llu %u %u %u %u %u %u %.0f %.0f %.2f %.2f %.0f %.0f %.0f %.0f %.0f ",
-        (unsigned long long)sweep, load->n_rows, load->n_decodes, load->n_chunks,
-        load->n_chunk_rows, load->n_out, load->n_entering, load->c_da[0], load->c_pa[0],
-        load->returned_rows, load->returned_layers, p->total_ns, p->busy_ns,
-        p->dense_ns + p->fixed_ns + p->return_ns, p->attention_ns, p->head_ns);
+    put(log, "%llu %u %u %u %u %u %u %.0f %.0f %.2f %.2f %u %u ", (unsigned long long)sweep,
+        a->n_rows + b->n_rows, a->n_decodes + b->n_decodes, a->n_chunks + b->n_chunks,
+        a->n_chunk_rows + b->n_chunk_rows, a->n_out + b->n_out, a->n_entering + b->n_entering,
+        a->c_da[0] + b->c_da[0], a->c_pa[0] + b->c_pa[0], a->returned_rows + b->returned_rows,
+        a->returned_layers + b->returned_layers, b->n_rows, b->n_entering);
+    put(log, "%.0f %.0f %.0f %.0f %.0f %.0f ", p->total_ns + wait_ns, p->busy_ns + wait_ns,
+        p->dense_ns + p->fixed_ns + p->return_ns, p->attention_ns, p->head_ns, wait_ns);
 }
 
 void sweep_log_measured(struct sweep_log *log, const struct sweep_log_outcome *o)
@@ -85,6 +91,7 @@ void sweep_log_measured(struct sweep_log *log, const struct sweep_log_outcome *o
 
     if (log->fd < 0)
         return;
-    put(log, "%.0f %.0f %.0f %.0f %.0f %u %u %u %u\n", m->total_ns, m->busy_ns, m->dense_ns,
-        m->attention_ns, m->head_ns, o->returned, o->returned_layers, o->posted, o->ridden);
+    put(log, "%.0f %.0f %.0f %.0f %.0f %.0f %u %u %u %u\n", m->total_ns + o->waited_ns,
+        m->busy_ns + o->waited_ns, m->dense_ns, m->attention_ns, m->head_ns, o->waited_ns,
+        o->returned, o->returned_layers, o->posted, o->ridden);
 }

@@ -70,7 +70,8 @@
     X(engine, p_max, U32, "16", 0, 4096, "rows", "returned rows merged at most per layer")         \
     X(engine, offload, ENUM, "auto", 0, 2, "auto|always|never",                                    \
       "where best-effort decodes attend: auto = on the device while its KV lasts")                 \
-    X(engine, policy, ENUM, "group", 0, 4, "group|omni|paper|ls-first|harvest",                    \
+    X(engine, policy, ENUM, "group", 0, 7,                                                         \
+      "group|omni|paper|ls-first|harvest|sync|headroom|stream",                                    \
       "who computes, moves and waits: group = the fixed rule of engine.offload")                   \
     X(engine, auto_free_pct, U32, "10", 0, 100, "%",                                               \
       "offload = auto: share of the device's KV blocks that is kept free")                         \

@@ -165,45 +165,91 @@ static double dense_expected_ns(const struct latency_model *m, uint32_t layer,
     return layers / m->n_layers * latency_dense_ns(m, layer, fmax(load->returned_rows / layers, 1));
 }
 
-static double before_ns(const struct latency_model *m, const struct latency_load *load)
+static double before_ns(const struct latency_model *m, double n_rows)
 {
-    return m->correction[LATENCY_DENSE].factor * (m->fixed_ns + m->row_ns * load->n_rows);
+    return m->correction[LATENCY_DENSE].factor * (m->fixed_ns + m->row_ns * n_rows);
 }
 
-static double head_ns(const struct latency_model *m, const struct latency_load *load)
+static double head_ns(const struct latency_model *m, double n_out)
 {
-    return m->correction[LATENCY_HEAD].factor * latency_stairs_at(&m->head, load->n_out);
+    return m->correction[LATENCY_HEAD].factor * latency_stairs_at(&m->head, n_out);
 }
 
-struct latency_prediction latency_predict(const struct latency_model *m,
-                                          const struct latency_load *load)
+static void add_layers(const struct latency_model *m, const struct latency_load *load,
+                       struct latency_prediction *p)
 {
-    struct latency_prediction p = {.head_ns = head_ns(m, load), .fixed_ns = before_ns(m, load)};
-
+    if (load->n_rows == 0 && load->returned_rows <= 0)
+        return;
     for (uint32_t l = 0; l < m->n_layers; l++) {
-        p.dense_ns += dense_expected_ns(m, l, load);
-        p.prefill_ns += prefill_ns(m, l, load);
-        p.decode_ns += decode_ns(m, l, load);
+        p->dense_ns += dense_expected_ns(m, l, load);
+        p->prefill_ns += prefill_ns(m, l, load);
+        p->decode_ns += decode_ns(m, l, load);
     }
-    p.return_ns = m->return_ns * load->returned_rows;
+    p->return_ns += m->return_ns * load->returned_rows;
+}
+
+struct latency_prediction latency_predict_two(const struct latency_model *m,
+                                              const struct latency_load *a,
+                                              const struct latency_load *b)
+{
+    struct latency_prediction p = {.head_ns = head_ns(m, (double)a->n_out + b->n_out),
+                                   .fixed_ns = before_ns(m, (double)a->n_rows + b->n_rows)};
+
+    add_layers(m, a, &p);
+    add_layers(m, b, &p);
     p.attention_ns = p.prefill_ns + p.decode_ns;
     p.busy_ns = p.dense_ns + p.attention_ns + p.head_ns + p.fixed_ns + p.return_ns;
     p.total_ns = m->correction[LATENCY_STOLEN].factor * p.busy_ns;
     return p;
 }
 
+static const struct latency_load no_load;
+
+struct latency_prediction latency_predict(const struct latency_model *m,
+                                          const struct latency_load *load)
+{
+    return latency_predict_two(m, load, &no_load);
+}
+
+/* A layer's products with what its returned rows cost, before and behind its attention. */
+static double dense_part_ns(const struct latency_model *m, uint32_t l,
+                            const struct latency_load *load, bool before)
+{
+    double ns = dense_expected_ns(m, l, load) + m->return_ns * load->returned_rows / m->n_layers;
+    double pre = kind_of(m, l)->pre_share;
+
+    return (before ? pre : 1 - pre) * ns;
+}
+
+/* From a batch's jobs of layer l to those of layer l + 1; *arrival_ns on the way. */
+static double layer_ns(const struct latency_model *m, uint32_t l, const struct latency_load *load,
+                       double at, uint64_t *arrival_ns)
+{
+    at += latency_attention_ns(m, l, load);
+    *arrival_ns = (uint64_t)(m->correction[LATENCY_STOLEN].factor * at);
+    at += dense_part_ns(m, l, load, false);
+    return l + 1 < m->n_layers ? at + dense_part_ns(m, l + 1, load, true) : at;
+}
+
+void latency_arrivals_two(const struct latency_model *m, const struct latency_load *a,
+                          const struct latency_load *b, uint64_t *arrival_a_ns,
+                          uint64_t *arrival_b_ns)
+{
+    double at = before_ns(m, (double)a->n_rows + b->n_rows);
+
+    at += dense_part_ns(m, 0, b, true) + dense_part_ns(m, 0, a, true);
+    for (uint32_t l = 0; l < m->n_layers; l++) {
+        at = layer_ns(m, l, b, at, &arrival_b_ns[l]);
+        at = layer_ns(m, l, a, at, &arrival_a_ns[l]);
+    }
+}
+
 void latency_arrivals(const struct latency_model *m, const struct latency_load *load,
                       uint64_t *arrival_ns)
 {
-    double at = before_ns(m, load), returns = m->return_ns * load->returned_rows / m->n_layers;
+    uint64_t unused[LATENCY_LAYERS_MAX];
 
-    for (uint32_t l = 0; l < m->n_layers; l++) {
-        double dense = dense_expected_ns(m, l, load) + returns, pre = kind_of(m, l)->pre_share;
-
-        at += pre * dense + latency_attention_ns(m, l, load);
-        arrival_ns[l] = (uint64_t)(m->correction[LATENCY_STOLEN].factor * at);
-        at += (1 - pre) * dense;
-    }
+    latency_arrivals_two(m, load, &no_load, arrival_ns, unused);
 }
 
 double latency_accuracy(double predicted_ns, double measured_ns)
@@ -317,30 +363,36 @@ static double dense_with(const struct latency_model *m, const struct latency_loa
 /* Is the time of the mean number of rows the mean of the times?  Rows return unevenly over the
  * layers.  Where their mean lies beside a step, some layers pay it and some do not, and the sweep
  * tells of the step and not of the device's speed. */
-static bool tells_of_speed(const struct latency_model *m, const struct latency_load *load,
-                           double dense_ns)
+static bool tells_of_speed(const struct latency_model *m, const struct latency_load *load)
 {
     if (load->n_rows == 0 || load->returned_rows <= 0)
         return true;
+    double dense_ns = dense_with(m, load, load->returned_rows);
     double ends = dense_with(m, load, 0) + dense_with(m, load, 2 * load->returned_rows);
 
     return fabs(ends / 2 - dense_ns) <= uneven_most * dense_ns;
 }
 
-void latency_observe(struct latency_model *m, const struct latency_load *load,
-                     const struct latency_measured *measured)
+void latency_observe_two(struct latency_model *m, const struct latency_load *a,
+                         const struct latency_load *b, const struct latency_measured *measured)
 {
-    struct latency_prediction p = latency_predict(m, load);
+    struct latency_prediction p = latency_predict_two(m, a, b);
 
     take_ratio(&m->correction[LATENCY_STOLEN], measured->total_ns, measured->busy_ns);
     if (measured->busy_ns < busy_enough * measured->total_ns)
         return;
-    if (tells_of_speed(m, load, p.dense_ns))
-        take_dense(m, &p, load->returned_rows, measured->dense_ns);
+    if (tells_of_speed(m, a) && tells_of_speed(m, b))
+        take_dense(m, &p, a->returned_rows + b->returned_rows, measured->dense_ns);
     /* One measured time for both: a sweep with a chunk tells of the chunk, which is most of it. */
-    if (load->n_chunks > 0)
+    if (a->n_chunks + b->n_chunks > 0)
         take_module(m, LATENCY_PREFILL, measured->attention_ns - p.decode_ns, p.prefill_ns);
     else
         take_module(m, LATENCY_DECODE, measured->attention_ns, p.decode_ns);
     take_module(m, LATENCY_HEAD, measured->head_ns, p.head_ns);
+}
+
+void latency_observe(struct latency_model *m, const struct latency_load *load,
+                     const struct latency_measured *measured)
+{
+    latency_observe_two(m, load, &no_load, measured);
 }

@@ -164,6 +164,17 @@ struct latency_prediction latency_predict(const struct latency_model *m,
 void latency_arrivals(const struct latency_model *m, const struct latency_load *load,
                       uint64_t *arrival_ns);
 
+/* The same of a sweep of two batches that take turns layer by layer: each reads the weights, so
+ * what a layer takes is the sum; the beginning and the head are passed once, over the rows of both.
+ * One batch's layer is the window of the other's jobs (device/cpu/cpu_sweep.c has the order).  b
+ * without any row: one batch. */
+struct latency_prediction latency_predict_two(const struct latency_model *m,
+                                              const struct latency_load *a,
+                                              const struct latency_load *b);
+void latency_arrivals_two(const struct latency_model *m, const struct latency_load *a,
+                          const struct latency_load *b, uint64_t *arrival_a_ns,
+                          uint64_t *arrival_b_ns);
+
 /* The same modules as they were measured in a finished sweep, dense with what comes before the
  * first layer; 0: was not part of it.  busy_ns: of total_ns, what others did not take away.
  * load: with the rows that really returned.  Takes the ratios in; those of modules only if the
@@ -174,6 +185,9 @@ struct latency_measured {
 };
 void latency_observe(struct latency_model *m, const struct latency_load *load,
                      const struct latency_measured *measured);
+/* Of two batches, whose modules are measured together. */
+void latency_observe_two(struct latency_model *m, const struct latency_load *a,
+                         const struct latency_load *b, const struct latency_measured *measured);
 
 /* 1 - |predicted - measured| / measured; never below 0. */
 double latency_accuracy(double predicted_ns, double measured_ns);

@@ -126,6 +126,11 @@ static void offload(struct plan *p, double budget_ns)
     struct sched_decision *d = p->d;
     struct pipeline alone, both;
 
+    /* Also where nobody enters: a row whose worker was late has not come through yet. */
+    d->p_max = p->limits->returned_max;
+    d->ride = true;
+    d->want = UINT32_MAX;
+    d->wait_ns = UINT64_MAX;
     start(&alone, p);
     both = alone;
     if (p->price.m == NULL || p->sums.n[PLAN_RESIDENT] == 0)
@@ -136,12 +141,6 @@ static void offload(struct plan *p, double budget_ns)
     double both_n = both.half[0].n + both.half[1].n;
     if (!starved && alone_ns > 0 && both_n / both_ns <= alone.half[0].n / alone_ns)
         plan_forget_enters(p);
-    if (d->n_enter == 0)
-        return;
-    d->p_max = p->limits->returned_max;
-    d->ride = true;
-    d->want = UINT32_MAX;
-    d->wait_ns = UINT64_MAX;
 }
 
 /* Below 95 % of the blocks after it, and nobody moves out: the first comes back. */

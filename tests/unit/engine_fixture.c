@@ -38,7 +38,8 @@ void group_init(struct engine_group *g, const struct model_random_options *model
         "group.name=g",        "engine.threads=1",     "engine.profile=off",
         "worker.threads=1",    "worker.kill_ms=0", /* the worker is this process */
         "worker.late_ms=2000", "worker.arena_mb=8",    "engine.max_seqs=40",
-        "engine.ctx_max=1024", "engine.kv_blocks=256", "engine.chunk_tokens=64"};
+        "engine.ctx_max=1024", "engine.kv_blocks=256", "engine.chunk_tokens=64",
+        "engine.block_tokens=32"};
 
     memset(g, 0, sizeof *g);
     log_set_level(LOG_LEVEL_ERROR);
@@ -70,6 +71,17 @@ static void bind_socket(struct engine_group *g)
     assert_true(g->sock >= 0);
 }
 
+static void set_policy(struct engine_group *g)
+{
+    struct engine *e = &g->host.engine;
+
+    if (g->policy == NULL)
+        return;
+    e->decide.policy = g->policy;
+    for (uint32_t w = 0; w < e->exchange->n_workers; w++)
+        e->latency.worker[w] = g->pace;
+}
+
 static void *engine_main(void *arg)
 {
     struct engine_group *g = arg;
@@ -79,6 +91,7 @@ static void *engine_main(void *arg)
         fprintf(stderr, "host_init: %s\n", err.text);
         abort();
     }
+    set_policy(g);
     atomic_store(&g->engine_up, true);
     while (!atomic_load(&g->stop_engine))
         host_tick(&g->host);
@@ -397,6 +410,15 @@ void group_stop(struct engine_group *g)
     for (uint32_t w = 0; w < g->config.group_n_workers; w++)
         pthread_join(g->workers[w].thread, NULL);
     wire_close(g->sock);
+    free(g->arena);
+    free(g->bytes);
+    remove_files(g);
+}
+
+void group_expect_refusal(struct engine_group *g, struct error *err)
+{
+    assert_true(host_init(&g->host, &g->config, 0, err) != 0);
+    host_shutdown(&g->host);
     free(g->arena);
     free(g->bytes);
     remove_files(g);

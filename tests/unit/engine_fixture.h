@@ -40,6 +40,9 @@ struct engine_group {
     char dir[32]; /* in /dev/shm: sockets, model and segments of this group */
     struct omni_config config;
     struct host host;
+    /* In place of the configured one, with what it may believe of the workers; NULL: none. */
+    const struct sched_policy *policy;
+    struct latency_worker pace;
     struct group_worker workers[GROUP_WORKERS];
     pthread_t engine_thread;
     _Atomic bool stop_engine, stop_workers, hold_workers;
@@ -56,6 +59,8 @@ struct engine_group {
 /* Writes the model and sets the configuration; change it with group_set before group_start. */
 void group_init(struct engine_group *g, const struct model_random_options *model);
 void group_set(struct engine_group *g, const char *assignment);
+/* host_init alone, which must refuse; *err says why. */
+void group_expect_refusal(struct engine_group *g, struct error *err);
 /* Starts the engine and waits for its introduction; starts the workers and waits until it sees
  * them; both. */
 void group_start_engine(struct engine_group *g);

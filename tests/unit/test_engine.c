@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/clock.h"
 #include "engine_fixture.h"
 
 enum { N_BE = 8, N_LS = 2, N = N_BE + N_LS, N_OUTPUT = 24, PROMPT_MAX = 960 };
@@ -214,6 +215,175 @@ static void test_auto_brings_back(void **state)
     (void)state;
     run(settings);
     assert_true(stat(ENGINE_STAT_COPIES_IN) > 0);
+}
+
+/* ---- Two batches, waits ---------------------------------------------------------------------- */
+
+/* What `group` decides, carried out in two batches that change from sweep to sweep, half of the
+ * entering rows with the second; and every layer waits for its jobs, however long. */
+static void split_and_wait(const struct sched_state *state, struct sched_decision *d, bool two,
+                           bool waits)
+{
+    static uint32_t n; /* one engine thread at a time */
+
+    sched_policy_find("group", NULL)->decide(state, d);
+    n++;
+    if (two) {
+        d->n_seqs_a = d->n_seqs * (n % 3) / 2;
+        d->n_enter_b = (d->n_enter + n % 2) / 2;
+    }
+    if (waits) {
+        d->want = UINT32_MAX;
+        d->wait_ns = UINT64_MAX;
+    }
+}
+
+static void decide_two(const struct sched_state *state, struct sched_decision *d)
+{
+    split_and_wait(state, d, true, false);
+}
+
+static void decide_waits(const struct sched_state *state, struct sched_decision *d)
+{
+    split_and_wait(state, d, false, true);
+}
+
+static void decide_both(const struct sched_state *state, struct sched_decision *d)
+{
+    split_and_wait(state, d, true, true);
+}
+
+/* The simulated device in a group neither waits nor alternates. */
+static void skip_without_waits(void)
+{
+    if (getenv("OMNI_TEST_DEVICE") != NULL)
+        skip();
+}
+
+static void run_policy(const struct sched_policy *policy, const char *const *settings)
+{
+    skip_without_waits();
+    init(settings);
+    group.policy = policy;
+    group.pace = (struct latency_worker){.bytes_per_ns = 1, .fixed_ns = 50 * NS_PER_MS};
+    group_start(&group);
+    submit_all();
+    group_wait(&group, group_all_ended, N);
+    group_stop(&group);
+    for (uint32_t i = 0; i < N; i++)
+        assert_tokens(i);
+}
+
+static void test_two_batches_with_one_two_and_three_workers(void **state)
+{
+    static const struct sched_policy policy = {.name = "two", .decide = decide_two};
+    static const char *const workers[] = {"group.n_workers=1", "group.n_workers=2",
+                                          "group.n_workers=3"};
+
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        const char *const settings[] = {"engine.offload=always", workers[i], NULL};
+        run_policy(&policy, settings);
+        assert_all_went_out();
+        assert_true(stat(ENGINE_STAT_SWEEPS_TWO) > 0);
+        assert_int_equal(stat(ENGINE_STAT_WAITED_US), 0);
+    }
+}
+
+/* With results held back a row rides only if somebody waits for it. */
+static void test_waits_with_held_results(void **state)
+{
+    static const struct sched_policy waits = {.name = "waits", .decide = decide_waits},
+                                     both = {.name = "both", .decide = decide_both};
+    static const char *const settings[] = {"engine.offload=always", "group.n_workers=2", NULL};
+
+    (void)state;
+    assert_int_equal(setenv("OMNI_EXCHANGE_DELAY", "3", 1), 0);
+    for (int i = 0; i < 2; i++) {
+        run_policy(i == 0 ? &waits : &both, settings);
+        assert_all_went_out();
+        assert_true(stat(ENGINE_STAT_WAITED_US) > 0);
+        assert_true(2 * stat(ENGINE_STAT_JOBS_RIDDEN) > stat(ENGINE_STAT_JOBS_POSTED));
+    }
+    assert_int_equal(unsetenv("OMNI_EXCHANGE_DELAY"), 0);
+}
+
+/* The same without held results: the bell of real workers ends the waits. */
+static void test_waits_end_with_the_answer(void **state)
+{
+    static const struct sched_policy both = {.name = "both", .decide = decide_both};
+    static const char *const settings[] = {"engine.offload=always", NULL};
+
+    (void)state;
+    run_policy(&both, settings);
+    assert_all_went_out();
+    assert_true(2 * stat(ENGINE_STAT_JOBS_RIDDEN) > stat(ENGINE_STAT_JOBS_POSTED));
+}
+
+/* Workers stand still with jobs in hand: each is waited for once, twice its predicted time, and
+ * then latency-sensitive requests go on as if nobody had been asked. */
+static void test_workers_that_stand_still_are_not_waited_for(void **state)
+{
+    static const struct sched_policy waits = {.name = "waits", .decide = decide_waits};
+    static const char *const settings[] = {"engine.offload=always", "group.n_workers=2", NULL};
+
+    (void)state;
+    skip_without_waits();
+    init(settings);
+    group.policy = &waits;
+    group.pace = (struct latency_worker){.bytes_per_ns = 1, .fixed_ns = 5 * NS_PER_MS};
+    group_start(&group);
+    atomic_store(&group.hold_workers, true);
+    submit_all();
+    for (uint32_t i = N_BE; i < N; i++)
+        group_wait(&group, group_has_ended, i);
+    uint64_t waited_us = stats_get(&group.host.engine.stats, ENGINE_STAT_WAITED_US);
+    atomic_store(&group.hold_workers, false);
+    group_wait(&group, group_all_ended, N);
+    group_stop(&group);
+    for (uint32_t i = 0; i < N; i++)
+        assert_tokens(i);
+    /* Each request's job could be posted in a flush of its own while its worker was on time. */
+    assert_in_range(waited_us, 0, 5 * 2 * N_BE * 5000);
+}
+
+static void assert_policy_refused(const char *policy, const char *reason)
+{
+    const char *const settings[] = {policy, NULL};
+    struct error err;
+
+    init(settings);
+    group_expect_refusal(&group, &err);
+    assert_non_null(strstr(err.text, "engine.policy"));
+    assert_non_null(strstr(err.text, reason));
+}
+
+static void test_policies_that_cannot_be_carried_out_are_refused(void **state)
+{
+    (void)state;
+    assert_policy_refused("engine.policy=stream", "host memory");
+    assert_policy_refused("engine.policy=headroom", "CPU-only engine");
+    assert_policy_refused("engine.policy=sync", "engine.profile");
+}
+
+/* Every policy that the cpu device carries out, priced by a profile, with little device memory. */
+static void test_all_policies(void **state)
+{
+    static const char *const policies[] = {"engine.policy=omni", "engine.policy=paper",
+                                           "engine.policy=sync", "engine.policy=ls-first",
+                                           "engine.policy=harvest"};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof policies / sizeof *policies; i++) {
+        const char *const settings[] = {policies[i],           "engine.kv_blocks=24",
+                                        "engine.profile=auto", "slo.be_settle_ms=0",
+                                        "group.n_workers=2",   NULL};
+        run(settings);
+        printf("%s: %llu tokens on workers, %llu sweeps of two batches, waited %llu us\n",
+               policies[i], (unsigned long long)stat(ENGINE_STAT_TOKENS_WORKER),
+               (unsigned long long)stat(ENGINE_STAT_SWEEPS_TWO),
+               (unsigned long long)stat(ENGINE_STAT_WAITED_US));
+    }
 }
 
 /* ---- Little memory --------------------------------------------------------------------------- */
@@ -447,6 +617,12 @@ int main(void)
         cmocka_unit_test(test_thirty_two_beside_four),
         cmocka_unit_test(test_auto),
         cmocka_unit_test(test_auto_brings_back),
+        cmocka_unit_test(test_two_batches_with_one_two_and_three_workers),
+        cmocka_unit_test(test_waits_with_held_results),
+        cmocka_unit_test(test_waits_end_with_the_answer),
+        cmocka_unit_test(test_workers_that_stand_still_are_not_waited_for),
+        cmocka_unit_test(test_policies_that_cannot_be_carried_out_are_refused),
+        cmocka_unit_test(test_all_policies),
         cmocka_unit_test(test_best_effort_yields),
         cmocka_unit_test(test_one_that_outgrows_the_device_waits_for_a_worker),
         cmocka_unit_test(test_one_that_outgrew_the_device_and_yields_fails),

@@ -250,6 +250,91 @@ static void test_arrivals_ascend_and_end_before_the_sweep(void **state)
     }
 }
 
+/* Each batch reads the weights and has its own attention; head and beginning are passed once.  With
+ * an empty batch B it is the sweep that it was. */
+static void test_two_batches_cost_their_layers_apart(void **state)
+{
+    static const struct latency_load none;
+    struct latency_model m;
+    struct latency_load a, b;
+
+    (void)state;
+    seed = 5;
+    for (int i = 0; i < N_ROUNDS; i++) {
+        draw_model(&m);
+        draw_load(&m, &a);
+        draw_load(&m, &b);
+        struct latency_prediction p = latency_predict_two(&m, &a, &b), pa = latency_predict(&m, &a),
+                                  pb = latency_predict(&m, &b);
+        double head = m.correction[LATENCY_HEAD].factor *
+                      latency_stairs_at(&m.head, (double)a.n_out + b.n_out);
+        double once = m.correction[LATENCY_DENSE].factor * m.fixed_ns;
+        double layers = p.dense_ns + p.attention_ns + p.return_ns;
+        assert_near(layers,
+                    pa.dense_ns + pa.attention_ns + pa.return_ns + pb.dense_ns + pb.attention_ns +
+                        pb.return_ns,
+                    1e-9 * layers);
+        assert_near(p.head_ns, head, 1e-9 * head);
+        assert_near(p.fixed_ns, pa.fixed_ns + pb.fixed_ns - once, 1e-9 * p.busy_ns);
+        assert_near(latency_predict_two(&m, &a, &none).total_ns, pa.total_ns, 1e-9 * pa.total_ns);
+    }
+}
+
+/* Batch A's window at a layer holds a layer of batch B, and the other way round. */
+static void test_two_batches_are_each_others_window(void **state)
+{
+    struct latency_model m;
+    struct latency_load a, b;
+    uint64_t at_a[N_LAYERS], at_b[N_LAYERS], alone[N_LAYERS];
+
+    (void)state;
+    seed = 6;
+    for (int i = 0; i < N_ROUNDS; i++) {
+        draw_model(&m);
+        draw_load(&m, &a);
+        draw_load(&m, &b);
+        latency_arrivals_two(&m, &a, &b, at_a, at_b);
+        latency_arrivals(&m, &a, alone);
+        double stolen = m.correction[LATENCY_STOLEN].factor;
+        for (uint32_t l = 0; l < N_LAYERS; l++) {
+            double until = stolen * latency_attention_ns(&m, l, &b);
+            assert_true(at_b[l] <= at_a[l] && (l + 1 == N_LAYERS || at_a[l] <= at_b[l + 1]));
+            assert_true((double)(at_a[l] - alone[l]) + 1 >= until);
+        }
+        assert_true((double)at_a[N_LAYERS - 1] <= latency_predict_two(&m, &a, &b).total_ns + 1);
+    }
+}
+
+/* One that computes as predicted teaches nothing, one that is twice as slow all modules. */
+static void test_two_batches_teach_as_one_does(void **state)
+{
+    struct latency_model m;
+    struct latency_load a, b;
+
+    (void)state;
+    seed = 7;
+    draw_model(&m);
+    for (int i = 0; i < LATENCY_MODULES; i++)
+        m.correction[i].factor = 1;
+    draw_load(&m, &a);
+    draw_load(&m, &b);
+    a.returned_rows = b.returned_rows = 0;
+    latency_load_add_chunk(&m, &b, 100, 50, true);
+    const struct latency_prediction p = latency_predict_two(&m, &a, &b);
+    for (int i = 0; i < LATENCY_WINDOW; i++) {
+        const struct latency_measured slow = {.dense_ns = 2 * (p.dense_ns + p.fixed_ns),
+                                              .attention_ns = p.decode_ns + 2 * p.prefill_ns,
+                                              .head_ns = 2 * p.head_ns,
+                                              .total_ns = 2 * p.busy_ns,
+                                              .busy_ns = 2 * p.busy_ns};
+        latency_observe_two(&m, &a, &b, &slow);
+    }
+    assert_near(m.correction[LATENCY_DENSE].factor, 2, 1e-3);
+    assert_near(m.correction[LATENCY_PREFILL].factor, 2, 1e-3);
+    assert_near(m.correction[LATENCY_HEAD].factor, 2, 1e-3);
+    assert_near(m.correction[LATENCY_DECODE].factor, 1, 1e-6);
+}
+
 static void test_job_time(void **state)
 {
     struct latency_model m;
@@ -460,6 +545,9 @@ int main(void)
         cmocka_unit_test(test_returned_rows_alone_skip_layers),
         cmocka_unit_test(test_expected_returns),
         cmocka_unit_test(test_arrivals_ascend_and_end_before_the_sweep),
+        cmocka_unit_test(test_two_batches_cost_their_layers_apart),
+        cmocka_unit_test(test_two_batches_are_each_others_window),
+        cmocka_unit_test(test_two_batches_teach_as_one_does),
         cmocka_unit_test(test_job_time),
         cmocka_unit_test(test_accuracy),
         cmocka_unit_test(test_chunk_is_the_best_that_fits),
