@@ -10,9 +10,9 @@
 const char *dense_op_name(enum dense_op_kind kind)
 {
     static const char *const names[DENSE_OP_KINDS] = {
-        [DENSE_NORM] = "norm",       [DENSE_QKV] = "qkv",     [DENSE_ROPE] = "rope",
-        [DENSE_PROJECT] = "project", [DENSE_GATED] = "gated", [DENSE_EXPERTS] = "experts",
-        [DENSE_LOGITS] = "logits",
+        [DENSE_NORM] = "norm",           [DENSE_QKV] = "qkv",         [DENSE_BIAS] = "bias",
+        [DENSE_HEAD_NORM] = "head norm", [DENSE_ROPE] = "rope",       [DENSE_PROJECT] = "project",
+        [DENSE_GATED] = "gated",         [DENSE_EXPERTS] = "experts", [DENSE_LOGITS] = "logits",
     };
 
     invariant((unsigned)kind < DENSE_OP_KINDS);
@@ -47,6 +47,25 @@ static struct dense_cost cost_qkv(const struct dense_op *op, double rows)
         values += (double)op->w[i]->n_rows;
     }
     return cost(flops, bytes, values, rows);
+}
+
+static struct dense_cost cost_bias(const struct dense_op *op, double rows)
+{
+    double values = 0, bytes = 0;
+
+    for (int i = 0; i < 3; i++) {
+        values += (double)op->w[i]->n_cols;
+        bytes += (double)weight_bytes(op->w[i]);
+    }
+    return cost(values, bytes, 2 * values, rows);
+}
+
+static struct dense_cost cost_head_norm(const struct dense_op *op, double rows)
+{
+    const double values = (double)(op->attn->n_heads + op->attn->n_kv_heads) * op->attn->k_width;
+
+    return cost(4 * values, (double)(weight_bytes(op->w[0]) + weight_bytes(op->w[1])), 2 * values,
+                rows);
 }
 
 /* A pair costs four multiplications and two additions: three per value. */
@@ -119,6 +138,10 @@ struct dense_cost dense_op_cost_touched(const struct dense_op *op, uint64_t n_ro
         return cost_norm(op, rows);
     case DENSE_QKV:
         return cost_qkv(op, rows);
+    case DENSE_BIAS:
+        return cost_bias(op, rows);
+    case DENSE_HEAD_NORM:
+        return cost_head_norm(op, rows);
     case DENSE_ROPE:
         return cost_rope(op, rows);
     case DENSE_PROJECT:

@@ -20,15 +20,17 @@ struct attention_desc;
 struct mlp_desc;
 
 enum dense_op_kind {
-    DENSE_NORM,    /* n = x / sqrt(mean(x^2) + eps) * w[0] */
-    DENSE_QKV,     /* q = w[0] n, k = w[1] n, v = w[2] n */
-    DENSE_ROPE,    /* rotates q and k by the row's position (attn->rope) */
-    DENSE_PROJECT, /* x += w[0] a */
-    DENSE_GATED,   /* x += w[2] (silu(w[0] n) * (w[1] n)): gate, up, down */
-    DENSE_EXPERTS, /* w[3] n gives a score per expert; x += sum over the n_used best of
+    DENSE_NORM,      /* n = x / sqrt(mean(x^2) + eps) * w[0] */
+    DENSE_QKV,       /* q = w[0] n, k = w[1] n, v = w[2] n */
+    DENSE_BIAS,      /* q += w[0], k += w[1], v += w[2] */
+    DENSE_HEAD_NORM, /* the norm of each head of q with w[0], of k with w[1] (k_width values) */
+    DENSE_ROPE,      /* rotates q and k by the row's position (attn->rope) */
+    DENSE_PROJECT,   /* x += w[0] a */
+    DENSE_GATED,     /* x += w[2] (silu(w[0] n) * (w[1] n)): gate, up, down */
+    DENSE_EXPERTS,   /* w[3] n gives a score per expert; x += sum over the n_used best of
                       weight_e * gated MLP of slice e of w[0..2] (mlp->order says how weight_e is
                       made) */
-    DENSE_LOGITS,  /* logits = w[0] n */
+    DENSE_LOGITS,    /* logits = w[0] n */
     DENSE_OP_KINDS
 };
 
@@ -36,9 +38,9 @@ enum dense_op_kind {
 
 struct dense_op {
     enum dense_op_kind kind;
-    float eps;                                     /* DENSE_NORM */
+    float eps;                                     /* DENSE_NORM, DENSE_HEAD_NORM */
     const struct weight_view *w[DENSE_OP_WEIGHTS]; /* unused ones are NULL */
-    const struct attention_desc *attn;             /* DENSE_ROPE, DENSE_QKV, DENSE_PROJECT */
+    const struct attention_desc *attn;             /* DENSE_QKV to DENSE_PROJECT */
     const struct mlp_desc *mlp;                    /* DENSE_GATED, DENSE_EXPERTS */
 };
 

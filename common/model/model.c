@@ -14,7 +14,8 @@ struct architecture {
 };
 
 static const struct architecture architectures[] = {
-    {"llama", model_llama_load},
+    {"llama", model_decoder_load}, {"qwen2", model_decoder_load},   {"qwen3", model_decoder_load},
+    {"phi3", model_decoder_load},  {"smollm3", model_decoder_load},
 };
 #define N_ARCHITECTURES (sizeof(architectures) / sizeof(architectures[0]))
 
@@ -60,6 +61,16 @@ static void build_layer_ops(struct model_layer *y, float eps)
     y->pre[y->n_pre++] = norm_op(&y->attn_norm, eps);
     y->pre[y->n_pre++] =
         (struct dense_op){.kind = DENSE_QKV, .w = {&y->attn_q, &y->attn_k, &y->attn_v}, .attn = a};
+    if (y->attn_q_bias.data)
+        y->pre[y->n_pre++] =
+            (struct dense_op){.kind = DENSE_BIAS,
+                              .w = {&y->attn_q_bias, &y->attn_k_bias, &y->attn_v_bias},
+                              .attn = a};
+    if (y->attn_q_norm.data)
+        y->pre[y->n_pre++] = (struct dense_op){.kind = DENSE_HEAD_NORM,
+                                               .eps = eps,
+                                               .w = {&y->attn_q_norm, &y->attn_k_norm},
+                                               .attn = a};
     if (a->rope.n_dims)
         y->pre[y->n_pre++] = (struct dense_op){.kind = DENSE_ROPE, .attn = a};
 

@@ -9,6 +9,7 @@
 
 #include "common/model/dense_op.h"
 #include "common/model/gguf.h"
+#include "common/model/rope.h"
 
 enum attention_kind {
     ATTENTION_FULL,      /* all positions <= p */
@@ -16,18 +17,6 @@ enum attention_kind {
     ATTENTION_LATENT,    /* compressed KV; refused at load */
     ATTENTION_RECURRENT, /* a state instead of KV; refused at load */
     ATTENTION_KINDS
-};
-
-enum rope_style {
-    ROPE_INTERLEAVED, /* pairs (2i, 2i+1): GGUF "norm", the llama family */
-    ROPE_NEOX         /* pairs (i, i + n_dims/2) */
-};
-
-/* Pair i of the first n_dims of a head turns by position * theta^(-2i/n_dims). */
-struct rope_desc {
-    float theta;
-    uint32_t n_dims; /* even, <= k_width; the rest of the head passes through */
-    enum rope_style style;
 };
 
 struct attention_desc {
@@ -55,7 +44,7 @@ struct mlp_desc {
     enum expert_order order;
 };
 
-#define MODEL_PRE_OPS  4
+#define MODEL_PRE_OPS  5
 #define MODEL_POST_OPS 4
 #define MODEL_HEAD_OPS 2
 
@@ -67,13 +56,16 @@ struct model_layer {
     struct weight_view attn_k;      /* [n_kv_heads * k_width, n_embd] */
     struct weight_view attn_v;      /* [n_kv_heads * v_width, n_embd] */
     struct weight_view attn_output; /* [n_embd, n_heads * v_width] */
-    struct weight_view ffn_norm;    /* [n_embd] */
-    struct weight_view ffn_gate;    /* [n_ff, n_embd], n_experts slices if routed */
-    struct weight_view ffn_up;      /* [n_ff, n_embd], likewise */
-    struct weight_view ffn_down;    /* [n_embd, n_ff], likewise */
-    struct weight_view ffn_router;  /* [n_experts, n_embd]; data NULL if not routed */
+    /* Not in every family; data NULL if not there. */
+    struct weight_view attn_q_bias, attn_k_bias, attn_v_bias; /* [rows of attn_q, ...] */
+    struct weight_view attn_q_norm, attn_k_norm;              /* [k_width] */
+    struct weight_view ffn_norm;                              /* [n_embd] */
+    struct weight_view ffn_gate;   /* [n_ff, n_embd], n_experts slices if routed */
+    struct weight_view ffn_up;     /* [n_ff, n_embd], likewise */
+    struct weight_view ffn_down;   /* [n_embd, n_ff], likewise */
+    struct weight_view ffn_router; /* [n_experts, n_embd]; data NULL if not routed */
     uint32_t n_pre, n_post;
-    struct dense_op pre[MODEL_PRE_OPS];   /* norm, qkv, rope */
+    struct dense_op pre[MODEL_PRE_OPS];   /* norm, qkv, bias, head norm, rope */
     struct dense_op post[MODEL_POST_OPS]; /* project, norm, gated or experts */
 };
 

@@ -34,14 +34,15 @@ static uint64_t hash_f32(uint64_t h, float value)
 static uint64_t hash_layer(uint64_t h, const struct model_layer *y)
 {
     const struct attention_desc *a = &y->attn;
-    const uint64_t fields[] = {a->kind,       a->n_heads,  a->n_kv_heads, a->k_width,
-                               a->v_width,    a->window,   a->n_sinks,    a->rope.n_dims,
-                               a->rope.style, y->mlp.kind, y->mlp.n_ff,   y->mlp.n_experts,
-                               y->mlp.n_used, y->mlp.order};
+    const uint64_t fields[] = {a->kind,       a->n_heads,   a->n_kv_heads,   a->k_width,
+                               a->v_width,    a->window,    a->n_sinks,      a->rope.n_dims,
+                               a->rope.style, y->mlp.kind,  y->mlp.n_ff,     y->mlp.n_experts,
+                               y->mlp.n_used, y->mlp.order, a->rope.scaling, a->rope.n_ctx_orig};
+    const float numbers[] = {a->scale,          a->rope.theta,     a->rope.factor,
+                             a->rope.beta_fast, a->rope.beta_slow, a->rope.magnitude};
 
     h = hash_bytes(h, fields, sizeof(fields));
-    h = hash_f32(h, a->scale);
-    return hash_f32(h, a->rope.theta);
+    return hash_bytes(h, numbers, sizeof(numbers));
 }
 
 static uint64_t hash_tensor(uint64_t h, const struct gguf_tensor *t)

@@ -63,8 +63,25 @@ static int read_layer_element(struct model_loader *l, const char *key, uint32_t 
     return 0;
 }
 
-int loader_layer_u32(struct model_loader *l, const char *key, uint32_t layer, uint32_t low,
+int loader_layer_u32(struct model_loader *l, const char *suffix, uint32_t layer, uint32_t low,
                      uint32_t high, uint32_t fallback, uint32_t *out)
+{
+    char key[KEY_MAX];
+
+    (void)snprintf(key, sizeof(key), "%s.%s", l->arch, suffix);
+    return loader_layer_key_u32(l, key, layer, low, high, fallback, out);
+}
+
+bool loader_has(const struct model_loader *l, const char *suffix)
+{
+    char key[KEY_MAX];
+
+    (void)snprintf(key, sizeof(key), "%s.%s", l->arch, suffix);
+    return gguf_has(l->gguf, key);
+}
+
+int loader_layer_key_u32(struct model_loader *l, const char *key, uint32_t layer, uint32_t low,
+                         uint32_t high, uint32_t fallback, uint32_t *out)
 {
     uint64_t value = 0;
     int rc;
@@ -97,6 +114,17 @@ int loader_f32(struct model_loader *l, const char *suffix, float fallback, float
     }
     *out = value;
     return 0;
+}
+
+int loader_bool(struct model_loader *l, const char *suffix, bool fallback, bool *out)
+{
+    char key[KEY_MAX];
+    int rc;
+
+    (void)snprintf(key, sizeof(key), "%s.%s", l->arch, suffix);
+    *out = fallback;
+    rc = gguf_get_bool(l->gguf, key, out, l->err);
+    return rc == -ENOENT ? 0 : rc;
 }
 
 static int view_type(struct model_loader *l, const struct gguf_tensor *t, bool vector,

@@ -18,6 +18,7 @@
 #define GAIN_GATE   2.0f
 #define GAIN_ROUTER 2.0f
 #define GAIN_LOGITS 3.0f
+#define GAIN_BIAS   0.5f
 
 struct random_model {
     const struct model_random_options *o;
@@ -96,14 +97,20 @@ static void add_matrix(struct random_model *r, const char *name, enum weight_typ
     }
 }
 
-static void add_norm(struct random_model *r, const char *name)
+/* n numbers around `mean`. */
+static void add_vector(struct random_model *r, const char *name, uint64_t n, float mean,
+                       float spread)
 {
-    const uint64_t n = r->o->n_embd;
     uint64_t bytes, state = tensor_state(r, name);
     float *out = r->rc ? NULL : gguf_writer_tensor(r->w, name, GGUF_TENSOR_F32, &n, 1, &bytes);
 
     for (uint64_t i = 0; out && i < n; i++)
-        out[i] = 1.0f + 0.1f * next_normal(&state);
+        out[i] = mean + spread * next_normal(&state);
+}
+
+static void add_norm(struct random_model *r, const char *name, uint64_t n)
+{
+    add_vector(r, name, n, 1.0f, 0.1f);
 }
 
 static const char *layer_name(char out[64], uint32_t layer, const char *part)
@@ -120,17 +127,46 @@ static void add_layer_matrix(struct random_model *r, uint32_t layer, const char 
     add_matrix(r, layer_name(name, layer, part), matrix_type(r), n_slices, n_rows, n_cols, gain, 0);
 }
 
+static void add_layer_bias(struct random_model *r, uint32_t layer, const char *part, uint64_t n)
+{
+    char name[64];
+
+    (void)snprintf(name, sizeof(name), "blk.%u.%s.bias", layer, part);
+    add_vector(r, name, n, 0, GAIN_BIAS);
+}
+
+static void add_qkv(struct random_model *r, uint32_t layer, uint64_t q, uint64_t k, uint64_t v)
+{
+    const uint64_t n_embd = r->o->n_embd;
+
+    if (r->o->fused) {
+        add_layer_matrix(r, layer, "attn_qkv", 1, q + k + v, n_embd, GAIN_QK);
+        return;
+    }
+    add_layer_matrix(r, layer, "attn_q", 1, q, n_embd, GAIN_QK);
+    add_layer_matrix(r, layer, "attn_k", 1, k, n_embd, GAIN_QK);
+    add_layer_matrix(r, layer, "attn_v", 1, v, n_embd, GAIN_V);
+}
+
 static void add_attention(struct random_model *r, uint32_t layer)
 {
     const struct model_random_options *o = r->o;
+    const uint64_t q = (uint64_t)o->n_heads * o->k_width;
+    const uint64_t k = (uint64_t)o->kv_heads[layer] * o->k_width;
+    const uint64_t v = (uint64_t)o->kv_heads[layer] * o->v_width;
     char name[64];
 
-    add_norm(r, layer_name(name, layer, "attn_norm"));
-    add_layer_matrix(r, layer, "attn_q", 1, (uint64_t)o->n_heads * o->k_width, o->n_embd, GAIN_QK);
-    add_layer_matrix(r, layer, "attn_k", 1, (uint64_t)o->kv_heads[layer] * o->k_width, o->n_embd,
-                     GAIN_QK);
-    add_layer_matrix(r, layer, "attn_v", 1, (uint64_t)o->kv_heads[layer] * o->v_width, o->n_embd,
-                     GAIN_V);
+    add_norm(r, layer_name(name, layer, "attn_norm"), o->n_embd);
+    add_qkv(r, layer, q, k, v);
+    if (o->bias) {
+        add_layer_bias(r, layer, "attn_q", q);
+        add_layer_bias(r, layer, "attn_k", k);
+        add_layer_bias(r, layer, "attn_v", v);
+    }
+    if (o->head_norm) {
+        add_norm(r, layer_name(name, layer, "attn_q_norm"), o->k_width);
+        add_norm(r, layer_name(name, layer, "attn_k_norm"), o->k_width);
+    }
     add_layer_matrix(r, layer, "attn_output", 1, o->n_embd, (uint64_t)o->n_heads * o->v_width,
                      GAIN_OTHER);
 }
@@ -142,14 +178,18 @@ static void add_mlp(struct random_model *r, uint32_t layer)
     const uint64_t n = routed ? o->n_experts : 1;
     char name[64];
 
-    add_norm(r, layer_name(name, layer, "ffn_norm"));
+    add_norm(r, layer_name(name, layer, "ffn_norm"), o->n_embd);
     if (routed)
         add_matrix(r, layer_name(name, layer, "ffn_gate_inp"), WEIGHT_F32, 1, n, o->n_embd,
                    GAIN_ROUTER, 0);
-    add_layer_matrix(r, layer, routed ? "ffn_gate_exps" : "ffn_gate", n, o->n_ff, o->n_embd,
-                     GAIN_GATE);
-    add_layer_matrix(r, layer, routed ? "ffn_up_exps" : "ffn_up", n, o->n_ff, o->n_embd,
-                     GAIN_OTHER);
+    if (o->fused && !routed) {
+        add_layer_matrix(r, layer, "ffn_up", 1, 2 * (uint64_t)o->n_ff, o->n_embd, GAIN_GATE);
+    } else {
+        add_layer_matrix(r, layer, routed ? "ffn_gate_exps" : "ffn_gate", n, o->n_ff, o->n_embd,
+                         GAIN_GATE);
+        add_layer_matrix(r, layer, routed ? "ffn_up_exps" : "ffn_up", n, o->n_ff, o->n_embd,
+                         GAIN_OTHER);
+    }
     add_layer_matrix(r, layer, routed ? "ffn_down_exps" : "ffn_down", n, o->n_embd, o->n_ff,
                      GAIN_OTHER);
 }
@@ -163,35 +203,110 @@ static void add_ends(struct random_model *r)
 
     add_matrix(r, "token_embd.weight", o->embd_type, 1, o->n_vocab, o->n_embd, GAIN_LOGITS,
                o->tied ? quiet : 0);
-    add_norm(r, "output_norm.weight");
+    add_norm(r, "output_norm.weight", o->n_embd);
     if (!o->tied)
         add_matrix(r, "output.weight", o->embd_type, 1, o->n_vocab, o->n_embd, GAIN_LOGITS, quiet);
+}
+
+/* A key under the architecture's name. */
+static const char *key_of(const struct random_model *r, char out[96], const char *suffix)
+{
+    (void)snprintf(out, 96, "%s.%s", r->o->arch, suffix);
+    return out;
+}
+
+static void put_u32(struct random_model *r, const char *suffix, uint32_t value)
+{
+    char key[96];
+
+    gguf_writer_u32(r->w, key_of(r, key, suffix), value);
+}
+
+static void put_f32(struct random_model *r, const char *suffix, float value)
+{
+    char key[96];
+
+    gguf_writer_f32(r->w, key_of(r, key, suffix), value);
+}
+
+static void put_layer_u32s(struct random_model *r, const char *suffix, const uint32_t *values)
+{
+    char key[96];
+
+    gguf_writer_u32s(r->w, key_of(r, key, suffix), values, r->o->n_layers);
 }
 
 static void add_hyper_parameters(struct random_model *r)
 {
     const struct model_random_options *o = r->o;
-    struct gguf_writer *w = r->w;
 
-    gguf_writer_string(w, "general.architecture", "llama");
-    gguf_writer_string(w, "general.name", "tiny-random");
-    gguf_writer_u32(w, "llama.block_count", o->n_layers);
-    gguf_writer_u32(w, "llama.context_length", o->n_ctx);
-    gguf_writer_u32(w, "llama.embedding_length", o->n_embd);
-    gguf_writer_u32(w, "llama.feed_forward_length", o->n_ff);
-    gguf_writer_u32(w, "llama.vocab_size", o->n_vocab);
-    gguf_writer_f32(w, "llama.attention.layer_norm_rms_epsilon", 1e-5f);
-    gguf_writer_f32(w, "llama.rope.freq_base", 10000.0f);
-    gguf_writer_u32(w, "llama.rope.dimension_count", o->k_width);
-    gguf_writer_u32(w, "llama.attention.head_count", o->n_heads);
-    gguf_writer_u32(w, "llama.attention.key_length", o->k_width);
-    gguf_writer_u32(w, "llama.attention.value_length", o->v_width);
-    gguf_writer_u32s(w, "llama.attention.head_count_kv", o->kv_heads, o->n_layers);
-    gguf_writer_u32s(w, "llama.attention.sliding_window", o->windows, o->n_layers);
-    gguf_writer_u32(w, "omni.attention.n_sinks", o->n_sinks);
+    gguf_writer_string(r->w, "general.architecture", o->arch);
+    gguf_writer_string(r->w, "general.name", "tiny-random");
+    put_u32(r, "block_count", o->n_layers);
+    put_u32(r, "context_length", o->n_ctx);
+    put_u32(r, "embedding_length", o->n_embd);
+    put_u32(r, "feed_forward_length", o->n_ff);
+    put_u32(r, "vocab_size", o->n_vocab);
+    put_f32(r, "attention.layer_norm_rms_epsilon", 1e-5f);
+    put_f32(r, "rope.freq_base", o->theta);
+    put_u32(r, "rope.dimension_count", o->rope_dims);
+    put_u32(r, "attention.head_count", o->n_heads);
+    put_u32(r, "attention.key_length", o->k_width);
+    put_u32(r, "attention.value_length", o->v_width);
+    put_layer_u32s(r, "attention.head_count_kv", o->kv_heads);
+    put_layer_u32s(r, "attention.sliding_window", o->windows);
+    gguf_writer_u32(r->w, "omni.attention.n_sinks", o->n_sinks);
     if (o->n_experts) {
-        gguf_writer_u32(w, "llama.expert_count", o->n_experts);
-        gguf_writer_u32(w, "llama.expert_used_count", o->n_used);
+        put_u32(r, "expert_count", o->n_experts);
+        put_u32(r, "expert_used_count", o->n_used);
+    }
+}
+
+/* ---- Rotary embedding that was stretched ----------------------------------------------------- */
+
+/* Llama 3's: slow pairs by the whole factor, fast ones not at all, a ramp between. */
+static double llama3_factor(const struct model_random_options *o, uint32_t i)
+{
+    const double pi = 3.14159265358979323846;
+    const double length = 2 * pi * pow((double)o->theta, 2.0 * i / o->rope_dims);
+    const double turns = o->n_ctx_orig / length;
+    const double ramp = (turns - 1) / (4 - 1);
+
+    if (turns >= 4 || turns <= 1)
+        return turns >= 4 ? 1 : (double)o->factor;
+    return 1 / ((1 - ramp) / (double)o->factor + ramp);
+}
+
+static void add_table(struct random_model *r, const char *name, float first, float step)
+{
+    const uint64_t n = r->o->rope_dims / 2;
+    uint64_t bytes;
+    float *out = r->rc ? NULL : gguf_writer_tensor(r->w, name, GGUF_TENSOR_F32, &n, 1, &bytes);
+
+    for (uint32_t i = 0; out && i < n; i++)
+        out[i] = r->o->rope_llama3 ? (float)llama3_factor(r->o, i) : first + step * (float)i;
+}
+
+static void add_rope_scaling(struct random_model *r)
+{
+    const struct model_random_options *o = r->o;
+    const double stretch = (double)o->n_ctx / o->n_ctx_orig;
+    char key[96];
+
+    if (o->n_ctx_orig != o->n_ctx)
+        put_u32(r, "rope.scaling.original_context_length", o->n_ctx_orig);
+    if (o->scaling != ROPE_PLAIN) {
+        gguf_writer_string(r->w, key_of(r, key, "rope.scaling.type"),
+                           o->scaling == ROPE_YARN ? "yarn" : "linear");
+        put_f32(r, "rope.scaling.factor", o->factor);
+    }
+    if (o->rope_llama3)
+        add_table(r, "rope_freqs.weight", 0, 0);
+    if (o->rope_long) {
+        put_f32(r, "rope.scaling.attn_factor",
+                (float)sqrt(1 + log(stretch) / log((double)o->n_ctx_orig)));
+        add_table(r, "rope_factors_short.weight", 1.0f, 0.0625f);
+        add_table(r, "rope_factors_long.weight", 1.0f, 1.5f);
     }
 }
 
@@ -213,7 +328,8 @@ static int check(const struct model_random_options *o)
         return -EINVAL;
     /* Tiny models only: this also keeps products within range. */
     if (o->n_embd > 8192 || o->n_heads > 256 || o->n_ff > 32768 || o->k_width > 512 ||
-        o->v_width > 512 || o->k_width % 2 || o->n_experts > 256 || o->n_vocab > 1000000)
+        o->v_width > 512 || o->k_width % 2 || o->rope_dims % 2 || o->n_experts > 256 ||
+        o->n_vocab > 1000000)
         return -EINVAL;
     for (uint32_t i = 0; !rc && i < o->n_layers; i++)
         rc = check_layer(o, i);
@@ -223,6 +339,7 @@ static int check(const struct model_random_options *o)
 static int build(struct random_model *r)
 {
     add_hyper_parameters(r);
+    add_rope_scaling(r);
     r->rc = vocab_random_add(r->w, r->o->n_vocab);
     add_ends(r);
     for (uint32_t i = 0; i < r->o->n_layers; i++) {
@@ -241,6 +358,10 @@ int model_random_write(const char *path, const struct model_random_options *opti
 
     o.k_width = o.k_width ? o.k_width : width;
     o.v_width = o.v_width ? o.v_width : width;
+    o.arch = o.arch ? o.arch : "llama";
+    o.theta = o.theta > 0 ? o.theta : 10000.0f;
+    o.rope_dims = o.rope_dims ? o.rope_dims : o.k_width;
+    o.n_ctx_orig = o.n_ctx_orig ? o.n_ctx_orig : o.n_ctx;
     rc = check(&o);
     if (rc || o.k_width == 0)
         return -EINVAL;

@@ -8,6 +8,7 @@
 #ifndef OMNI_COMMON_MODEL_MODEL_RANDOM_H
 #define OMNI_COMMON_MODEL_MODEL_RANDOM_H
 
+#include "common/model/rope.h"
 #include "common/model/weight.h"
 
 #include <stdbool.h>
@@ -28,11 +29,27 @@ struct model_random_options {
     enum weight_type type;      /* of the layers' matrices ... */
     bool mixed;                 /* ... or all four types in turn */
     enum weight_type embd_type; /* of token_embd and output */
+    const char *arch;           /* NULL: "llama" */
+    bool bias;                  /* of q, k, v */
+    bool head_norm;             /* of q and k */
+    bool fused;                 /* q, k, v in one matrix, gate and up in another */
+    float theta;                /* 0: 10000 */
+    uint32_t rope_dims;         /* 0: k_width */
+    enum rope_scaling scaling;
+    float factor;        /* unless ROPE_PLAIN; and of the table of rope_llama3 */
+    uint32_t n_ctx_orig; /* 0: n_ctx */
+    bool rope_llama3;    /* a table of Llama 3's form */
+    bool rope_long;      /* two tables, for contexts within and beyond n_ctx_orig */
 };
 
 /* Six layers of 64, 4 heads, KV heads 2 1 4 in turn, every second layer a window of 64 with 4
  * sinks, every third layer 4 experts top-2, mixed types. */
 struct model_random_options model_random_defaults(void);
+
+/* Options of a family that is known by name, all F32: "qwen3", "mistral", ...; false: no such name.
+ * model_random_family_name(i) gives the names, then NULL. */
+bool model_random_family(const char *name, struct model_random_options *out);
+const char *model_random_family_name(uint32_t i);
 
 /* Writes the file (a temporary name, then rename).  0, -EINVAL (options that do not fit together),
  * or -errno. */

@@ -12,7 +12,8 @@
 #include <strings.h>
 
 enum option_id {
-    OPTION_LAYERS = 256,
+    OPTION_FAMILY = 256,
+    OPTION_LAYERS,
     OPTION_EMBD,
     OPTION_HEADS,
     OPTION_FF,
@@ -33,7 +34,8 @@ enum option_id {
     OPTION_HELP
 };
 
-static const struct option options[] = {{"layers", required_argument, NULL, OPTION_LAYERS},
+static const struct option options[] = {{"family", required_argument, NULL, OPTION_FAMILY},
+                                        {"layers", required_argument, NULL, OPTION_LAYERS},
                                         {"embd", required_argument, NULL, OPTION_EMBD},
                                         {"heads", required_argument, NULL, OPTION_HEADS},
                                         {"ff", required_argument, NULL, OPTION_FF},
@@ -56,13 +58,18 @@ static const struct option options[] = {{"layers", required_argument, NULL, OPTI
 
 static int usage(FILE *f)
 {
-    fprintf(f, "usage: omni-tiny-model OUT.gguf [--layers N] [--embd N] [--heads N] [--ff N] "
+    fprintf(f, "usage: omni-tiny-model OUT.gguf [--family NAME] [--layers N] [--embd N] [--heads "
+               "N] [--ff N] "
                "[--k-width N] [--v-width N]\n"
                "  [--kv-heads N,..] [--windows N,..] [--sinks N] [--experts 0|1,..] [--n-experts "
                "N] [--n-used N]\n"
                "  [--type f32|f16|bf16|q8_0|q4_0|..|q6_k|mixed] [--embd-type ..] [--ctx N] "
                "[--vocab N] [--seed "
                "N] [--tied]\n");
+    fprintf(f, "families (give first; later options change them):");
+    for (uint32_t i = 0; model_random_family_name(i); i++)
+        fprintf(f, " %s", model_random_family_name(i));
+    fprintf(f, "\n");
     return f == stderr ? 2 : 0;
 }
 
@@ -125,6 +132,8 @@ static bool parse_seed(const char *text, uint64_t *out)
 static bool parse_option(int id, const char *text, struct model_random_options *o)
 {
     switch (id) {
+    case OPTION_FAMILY:
+        return model_random_family(text, o);
     case OPTION_LAYERS:
         return parse_list(text, &o->n_layers, 1);
     case OPTION_EMBD:

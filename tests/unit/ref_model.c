@@ -38,7 +38,7 @@ struct ref_model *ref_model_create(const struct model *m, uint32_t n_ctx)
     r->gate = floats(m->n_ff_max);
     r->up = floats(m->n_ff_max);
     r->scores = floats(m->n_experts_max);
-    r->row = floats(m->n_embd + m->n_ff_max + m->a_width_max);
+    r->row = floats(m->n_embd + m->n_ff_max + m->a_width_max + m->q_width_max + m->v_width_max);
     r->logits = floats(m->n_vocab);
     r->weights = floats(n_ctx);
     r->k_cache = calloc(m->n_layers, sizeof(*r->k_cache));
@@ -93,26 +93,56 @@ static void run_norm(struct ref_model *r, const struct dense_op *op)
         r->n[i] = (float)((double)r->x[i] / sqrt(sum / (double)n + (double)op->eps)) * r->row[i];
 }
 
-static void rotate(const struct rope_desc *rope, uint32_t pos, float *head)
+/* x of a head, normed like a row. */
+static void norm_heads(struct ref_model *r, const struct dense_op *op, const struct weight_view *w,
+                       float *x, uint32_t n_heads)
 {
+    const uint32_t n = op->attn->k_width;
+
+    weight_dequant_row_ref(w, 0, r->row);
+    for (uint32_t h = 0; h < n_heads; h++, x += n) {
+        double sum = 0;
+
+        for (uint32_t i = 0; i < n; i++)
+            sum += (double)x[i] * (double)x[i];
+        for (uint32_t i = 0; i < n; i++)
+            x[i] = (float)((double)x[i] / sqrt(sum / n + (double)op->eps)) * r->row[i];
+    }
+}
+
+static void add_bias(struct ref_model *r, const struct weight_view *w, float *x)
+{
+    weight_dequant_row_ref(w, 0, r->row);
+    for (uint64_t i = 0; i < w->n_cols; i++)
+        x[i] += r->row[i];
+}
+
+static void rotate(const struct ref_model *r, const struct rope_desc *rope, float *head)
+{
+    double frequency[256];
+
+    invariant(rope->n_dims / 2 <= 256);
+    rope_frequencies(rope, r->n_ctx, frequency);
     for (uint32_t i = 0; i < rope->n_dims / 2; i++) {
-        const double angle = pos * pow((double)rope->theta, -2.0 * i / rope->n_dims);
+        const double angle = r->pos * frequency[i];
+        const double c = cos(angle) * (double)rope->magnitude;
+        const double s = sin(angle) * (double)rope->magnitude;
         const bool neox = rope->style == ROPE_NEOX;
         float *a = head + (neox ? i : 2 * i);
         float *b = head + (neox ? i + rope->n_dims / 2 : 2 * i + 1);
         const double x = (double)*a, y = (double)*b;
 
-        *a = (float)(x * cos(angle) - y * sin(angle));
-        *b = (float)(x * sin(angle) + y * cos(angle));
+        *a = (float)(x * c - y * s);
+        *b = (float)(x * s + y * c);
     }
 }
 
 static void run_rope(struct ref_model *r, const struct dense_op *op)
 {
     for (uint32_t h = 0; h < op->attn->n_heads; h++)
-        rotate(&op->attn->rope, r->pos, r->q + h * op->attn->k_width);
+        rotate(r, &op->attn->rope, r->q + h * op->attn->k_width);
     for (uint32_t h = 0; h < op->attn->n_kv_heads; h++)
-        rotate(&op->attn->rope, r->pos, r->k + h * op->attn->k_width);
+        rotate(r, &op->attn->rope, r->k + h * op->attn->k_width);
 }
 
 /* x += scale * the gated MLP of slice e. */
@@ -171,6 +201,15 @@ static void run_op(struct ref_model *r, const struct dense_op *op)
         product(r, op->w[0], r->n, r->q, 0);
         product(r, op->w[1], r->n, r->k, 0);
         product(r, op->w[2], r->n, r->v, 0);
+        break;
+    case DENSE_BIAS:
+        add_bias(r, op->w[0], r->q);
+        add_bias(r, op->w[1], r->k);
+        add_bias(r, op->w[2], r->v);
+        break;
+    case DENSE_HEAD_NORM:
+        norm_heads(r, op, op->w[0], r->q, op->attn->n_heads);
+        norm_heads(r, op, op->w[1], r->k, op->attn->n_kv_heads);
         break;
     case DENSE_ROPE:
         run_rope(r, op);

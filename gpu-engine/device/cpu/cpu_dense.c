@@ -61,8 +61,36 @@ static float *row_of(float *buffer, uint32_t row, uint32_t width)
 
 static void norm_row(struct walk *k, uint32_t r)
 {
-    ops_rmsnorm(k->w->isa, row_of(k->b->n, r, k->b->n_embd), k->rows->x[r], k->op->norm_weight,
+    ops_rmsnorm(k->w->isa, row_of(k->b->n, r, k->b->n_embd), k->rows->x[r], k->op->vector[0],
                 k->b->n_embd, k->op->op->eps);
+}
+
+static void bias_row(struct walk *k, uint32_t r)
+{
+    const struct dense_op *op = k->op->op;
+
+    ops_add(k->w->isa, row_of(k->b->q, r, k->b->q_width), k->op->vector[0],
+            (uint32_t)op->w[0]->n_cols);
+    ops_add(k->w->isa, row_of(k->b->k, r, k->b->k_width), k->op->vector[1],
+            (uint32_t)op->w[1]->n_cols);
+    ops_add(k->w->isa, row_of(k->b->v, r, k->b->v_width), k->op->vector[2],
+            (uint32_t)op->w[2]->n_cols);
+}
+
+static void norm_heads(struct walk *k, float *x, uint32_t n_heads, const float *weight)
+{
+    const uint32_t width = k->op->op->attn->k_width;
+
+    for (uint32_t h = 0; h < n_heads; h++, x += width)
+        ops_rmsnorm(k->w->isa, x, x, weight, width, k->op->op->eps);
+}
+
+static void head_norm_row(struct walk *k, uint32_t r)
+{
+    const struct attention_desc *attn = k->op->op->attn;
+
+    norm_heads(k, row_of(k->b->q, r, k->b->q_width), attn->n_heads, k->op->vector[0]);
+    norm_heads(k, row_of(k->b->k, r, k->b->k_width), attn->n_kv_heads, k->op->vector[1]);
 }
 
 static void rope_row(struct walk *k, uint32_t r)
@@ -237,6 +265,12 @@ static void run_op(struct walk *k)
         break;
     case DENSE_QKV:
         qkv(k);
+        break;
+    case DENSE_BIAS:
+        for_rows(k, bias_row);
+        break;
+    case DENSE_HEAD_NORM:
+        for_rows(k, head_norm_row);
         break;
     case DENSE_ROPE:
         for_rows(k, rope_row);

@@ -1,5 +1,6 @@
 /* Rotary embedding from a table: the angles of a position are computed once, in double, so that a
- * row's bits depend on its position alone and the sweep does no trigonometry. */
+ * row's bits depend on its position alone and the sweep does no trigonometry.  A model's magnitude
+ * is part of the cosines and sines. */
 #include <errno.h>
 #include <stdlib.h>
 
@@ -12,6 +13,15 @@ struct cpu_rope {
     uint32_t n_positions;
     float *angles; /* [n_positions][n_dims] */
 };
+
+static void fill_position(struct cpu_rope *r, uint32_t pos)
+{
+    float *angles = r->angles + (size_t)pos * r->desc.n_dims;
+
+    rope_angles(&r->rope, pos, angles);
+    for (uint32_t i = 0; i < r->desc.n_dims; i++)
+        angles[i] *= r->desc.magnitude;
+}
 
 int cpu_rope_create(struct cpu_rope **out, const struct rope_desc *desc, uint32_t n_positions)
 {
@@ -31,8 +41,9 @@ int cpu_rope_create(struct cpu_rope **out, const struct rope_desc *desc, uint32_
         cpu_rope_destroy(r);
         return rc;
     }
+    rope_frequencies(desc, n_positions, r->rope.inv_freq);
     for (uint32_t pos = 0; pos < n_positions; pos++)
-        rope_angles(&r->rope, pos, r->angles + (size_t)pos * desc->n_dims);
+        fill_position(r, pos);
     *out = r;
     return 0;
 }
@@ -47,8 +58,7 @@ void cpu_rope_destroy(struct cpu_rope *r)
 
 int cpu_rope_matches(const struct cpu_rope *r, const struct rope_desc *desc)
 {
-    return r->desc.theta >= desc->theta && r->desc.theta <= desc->theta &&
-           r->desc.n_dims == desc->n_dims && r->desc.style == desc->style;
+    return rope_equal(&r->desc, desc);
 }
 
 void cpu_rope_rotate(const struct cpu_rope *r, uint32_t pos, const struct attention_desc *attn,

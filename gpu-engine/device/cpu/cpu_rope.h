@@ -1,4 +1,4 @@
-/* cpu_rope.h - rotary angles of every position, for one setting (theta, dims, style).
+/* cpu_rope.h - rotary angles of every position, for one setting of a layer (common/model/rope.h).
  *
  * Layers of one model may differ in their setting; those that agree share a table.  Immutable
  * after creation, any thread. */

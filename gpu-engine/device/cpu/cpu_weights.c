@@ -5,14 +5,16 @@
 
 /* ---- One operation --------------------------------------------------------------------------- */
 
-static int op_pack_norm(struct cpu_op *o)
+static int op_pack_vectors(struct cpu_op *o)
 {
-    const struct weight_view *w = o->op->w[0];
+    for (int i = 0; i < 3 && o->op->w[i] != NULL; i++) {
+        const struct weight_view *w = o->op->w[i];
 
-    o->norm_weight = calloc(w->n_cols, sizeof *o->norm_weight);
-    if (o->norm_weight == NULL)
-        return -ENOMEM;
-    weight_dequant_row_ref(w, 0, o->norm_weight);
+        o->vector[i] = calloc(w->n_cols, sizeof *o->vector[i]);
+        if (o->vector[i] == NULL)
+            return -ENOMEM;
+        weight_dequant_row_ref(w, 0, o->vector[i]);
+    }
     return 0;
 }
 
@@ -65,7 +67,9 @@ static int op_pack(struct cpu_weights *w, struct cpu_op *o, const struct dense_o
     o->op = op;
     switch (op->kind) {
     case DENSE_NORM:
-        return op_pack_norm(o);
+    case DENSE_BIAS:
+    case DENSE_HEAD_NORM:
+        return op_pack_vectors(o);
     case DENSE_ROPE:
         return op_find_rope(w, o, context_max);
     case DENSE_EXPERTS:
@@ -89,8 +93,8 @@ static void op_free(struct cpu_op *o)
         for (uint32_t e = 0; o->expert[i] != NULL && e < o->op->mlp->n_experts; e++)
             dense_matrix_destroy(o->expert[i][e]);
         free(o->expert[i]);
+        free(o->vector[i]);
     }
-    free(o->norm_weight);
 }
 
 /* ---- The model ------------------------------------------------------------------------------- */

@@ -17,8 +17,9 @@ struct cpu_op {
     const struct dense_op *op;
     struct dense_matrix *matrix[DENSE_OP_WEIGHTS]; /* NULL: no matrix, or one per expert */
     struct dense_matrix **expert[3];               /* DENSE_EXPERTS: [n_experts] each, else NULL */
-    float *norm_weight;                            /* DENSE_NORM: [n_embd] */
-    const struct cpu_rope *rope;                   /* DENSE_ROPE */
+    float
+        *vector[3]; /* DENSE_NORM, DENSE_BIAS, DENSE_HEAD_NORM: the weights, as floats; else NULL */
+    const struct cpu_rope *rope; /* DENSE_ROPE */
 };
 
 struct cpu_layer {
