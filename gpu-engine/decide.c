@@ -169,6 +169,11 @@ static void set_times(const struct engine *e, const struct sequence *s, struct s
         return;
     out->first_due_ns = s->arrival_ns + own_or(s->ttft_slo_ns, c->slo_ttft_ms);
     out->tpot_slo_ns = own_or(s->tpot_slo_ns, c->slo_tpot_ms);
+    if (c->slo_deadlines == CONFIG_DEADLINES_TOKEN && s->first_token_ns != 0) {
+        const struct objective o = admission_objective(e, s);
+        const struct objective_past past = admission_past(s);
+        out->next_due_ns = objective_next_due(&o, &past);
+    }
 }
 
 static void describe(struct engine *e, const struct sequence *s, uint32_t *n_looks,
@@ -178,6 +183,7 @@ static void describe(struct engine *e, const struct sequence *s, uint32_t *n_loo
 
     *out = (struct sched_seq){.id = sequence_idx(&e->sequences, s),
                               .class_idx = (uint16_t)s->class_idx,
+                              .tenant = (uint16_t)s->tenant,
                               .place = (uint8_t)place,
                               .latency_sensitive = s->latency_sensitive,
                               .in_slot = s->in_slot,
@@ -220,9 +226,12 @@ static uint32_t describe_sequences(struct engine *e)
     struct engine_decide *d = &e->decide;
     uint32_t n_live = sort_by_age(e, d->order), n = 0, n_looks = 0;
 
+    d->n_live = n_live;
     for (uint32_t i = 0; i < n_live; i++) {
         struct sequence *s = &e->sequences.all[d->order[i]];
 
+        if (s->held_back)
+            continue;
         if (is_hopeless(e, s))
             ending_fail(e, s, ERROR_NO_CAPACITY,
                         "its KV was dropped and has outgrown the device, where it would be "
@@ -255,7 +264,9 @@ void decide_sweep(struct engine *e)
     describe_workers(e);
     state.n_seqs = describe_sequences(e);
     state.n_free_blocks = e->pool.n_free;
+    admission_rank(e, d->seqs, state.n_seqs);
     d->policy->decide(&state, &d->decision);
+    admission_charge(e);
 #ifndef NDEBUG
     const char *broken = sched_check(&state, &d->decision);
     invariant(broken == NULL);

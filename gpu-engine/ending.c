@@ -8,7 +8,7 @@
 static void end(struct engine *e, struct sequence *s, enum finish_reason reason)
 {
     if (s->latency_sensitive)
-        admission_release(&e->admission, s->n_prompt, s->max_tokens);
+        admission_take_outcome(e, s, reason);
     if (s->state == SEQUENCE_RESIDENT)
         e->workers[s->worker].n_resident--;
     s->reason = reason;

@@ -9,6 +9,7 @@
 #include "gpu-engine/ending.h"
 #include "gpu-engine/foresight.h"
 #include "gpu-engine/ledger.h"
+#include "gpu-engine/overflow.h"
 #include "gpu-engine/placement.h"
 #include "gpu-engine/replay.h"
 #include "gpu-engine/report.h"
@@ -75,8 +76,7 @@ static int init_books(struct engine *e)
                                       .device_blocks = e->pool.n_blocks,
                                       .arena_blocks = largest_arena(e),
                                       .must_offload = c->engine_offload == CONFIG_OFFLOAD_ALWAYS};
-    admission_init(&e->admission, &limits);
-    return 0;
+    return admission_init(&e->admission, e, &limits);
 }
 
 static void free_books(struct engine *e)
@@ -116,6 +116,7 @@ static void take_arrivals(struct engine *e)
     struct sequence *s;
 
     while ((s = sequence_next_arrival(&e->sequences)) != NULL) {
+        e->admission.n_arrived = s->order;
         if (engine_is_best_effort(s) && ledger_open(e, s) != 0)
             ending_fail(e, s, ERROR_OVERLOADED, "the sequence directory is full", true);
     }
@@ -137,9 +138,11 @@ static void between_sweeps(struct engine *e)
     ending_drain(e);
     placement_step(e);
     e->exchange->ops->drain(e->exchange);
+    overflow_step(e);
     decide_sweep(e);
     if (batch_build(e))
         batch_submit(e);
+    admission_publish(e);
 }
 
 static void beat(struct engine *e, uint64_t now)

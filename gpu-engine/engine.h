@@ -7,6 +7,7 @@
  * changes hands under it.
  *
  *   control.h intake.h admission.h   control thread: the router's socket, the admission answer
+ *   overflow.h                       latency-sensitive output beyond its predictions
  *   kv.h kv_pool.h                   blocks of a sequence: grow, share, drop
  *   decide.h                         what is held, told to the policy, which says who does what
  *   batch.h placement.h              carry it out: rows of the next sweep; copies out and back
@@ -58,6 +59,16 @@ enum {
     X(YIELDS, "yields", COUNTER, "best-effort sequences whose KV was dropped")                     \
     X(RECOMPUTED, "recomputed_tokens", COUNTER, "KV positions computed again after a drop")        \
     X(REFUSED, "refused", COUNTER, "requests refused at admission")                                \
+    X(LS_OFFERED, "ls_offered", COUNTER, "latency-sensitive requests that were asked for")         \
+    X(LS_REFUSED, "ls_refused", COUNTER, "of them refused")                                        \
+    X(LS_ON_BUDGET, "ls_on_budget", COUNTER, "admitted though predicted late: misses are left")    \
+    X(LS_MET, "ls_met", COUNTER, "ended within both objectives")                                   \
+    X(LS_MISSED, "ls_missed", COUNTER, "ended late, failed or outgrown")                           \
+    X(LS_MISSED_TTFT, "ls_missed_ttft", COUNTER, "first token late")                               \
+    X(LS_MISSED_TPOT, "ls_missed_tpot", COUNTER, "tokens after it late")                           \
+    X(LS_OUTGROWN, "ls_outgrown", COUNTER, "times KV was dropped: outputs outgrew the device")     \
+    X(LS_MISSES_LEFT, "ls_misses_left", GAUGE, "misses that slo.ls_target_pct leaves")             \
+    X(ADMIT_US, "last_admission_us", GAUGE, "time of the last latency-sensitive answer")           \
     X(FINISHED, "finished", COUNTER, "requests ended: stop or length")                             \
     X(CANCELLED, "cancelled", COUNTER, "requests ended: cancelled")                                \
     X(FAILED, "failed", COUNTER, "requests ended: error")                                          \
@@ -124,6 +135,7 @@ struct engine_decide {
     struct sched_worker workers[ENGINE_WORKERS_MAX];
     struct sched_decision decision;
     uint32_t *order;         /* [n_sequences] scratch: sequences by arrival */
+    uint32_t n_live; /* of them */
     bool waits, checkpoints; /* the device can */
 };
 

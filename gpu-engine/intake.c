@@ -31,8 +31,12 @@ static bool tokens_in_vocabulary(const struct engine *e, const struct message_su
     return true;
 }
 
-static void fill(struct sequence *s, const struct message_submit *m)
+static void fill(struct sequence *s, const struct message_submit *m,
+                 const struct admission_answer *answer)
 {
+    s->tenant = answer->tenant;
+    s->n_predicted = answer->n_predicted;
+    s->on_budget = answer->on_budget;
     s->id = m->id;
     s->class_idx = m->class_index;
     s->latency_sensitive = m->class_index == 0;
@@ -80,7 +84,7 @@ static void decide(struct engine *e, const struct message_submit *m,
         *answer = (struct admission_answer){.code = ERROR_BAD_REQUEST};
         snprintf(answer->message, sizeof answer->message, "adapter: no adapter is loaded");
     } else {
-        admission_decide(&e->admission, m->class_index == 0, m->tokens.n, m->max_tokens, answer);
+        admission_decide(e, m, answer);
     }
 }
 
@@ -92,8 +96,9 @@ bool intake_submit(struct engine *e, const struct message_submit *m)
     decide(e, m, &answer, s);
     reply(e, &m->id, &answer);
     if (answer.accepted) {
-        fill(s, m);
+        fill(s, m, &answer);
         sequence_arrive(&e->sequences, s);
+        admission_promise(e, s);
     } else if (s != NULL) {
         sequence_forget(&e->sequences, s);
     }

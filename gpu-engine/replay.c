@@ -17,6 +17,20 @@ static bool is_stop_token(const struct sequence *s, uint32_t token)
     return false;
 }
 
+/* Of the token that was just put behind the others. */
+static void note_token_time(const struct engine *e, struct sequence *s, uint64_t now_ns)
+{
+    if (s->latency_sensitive) {
+        const struct objective o = admission_objective(e, s);
+        struct objective_past past = admission_past(s);
+        past.n_output--;
+        objective_take(&o, &past, now_ns);
+        s->token_late = past.token_late;
+    }
+    s->first_token_ns = s->first_token_ns != 0 ? s->first_token_ns : now_ns;
+    s->last_token_ns = now_ns;
+}
+
 static void accept_token(struct engine *e, struct sequence *s, uint32_t token, bool on_worker,
                          uint64_t now_ns, struct message_engine_tokens *out)
 {
@@ -27,8 +41,7 @@ static void accept_token(struct engine *e, struct sequence *s, uint32_t token, b
     s->n_worker_tokens += on_worker;
     s->n_device_tokens += !on_worker;
     engine_count(e, on_worker ? ENGINE_STAT_TOKENS_WORKER : ENGINE_STAT_TOKENS_DEVICE, 1);
-    s->first_token_ns = s->first_token_ns != 0 ? s->first_token_ns : now_ns;
-    s->last_token_ns = now_ns;
+    note_token_time(e, s, now_ns);
     e->item_ids[out->items.n] = token;
     e->items[out->items.n] = (struct engine_token_item){
         .id = s->id, .index = index, .ids = {.data = &e->item_ids[out->items.n], .n = 1}};

@@ -70,6 +70,9 @@ struct sequence {
     uint32_t n_stop_tokens;
     uint64_t arrival_ns;
     uint64_t ttft_slo_ns, tpot_slo_ns; /* its own objectives; 0 = its class's */
+    uint32_t tenant;
+    uint32_t n_predicted; /* latency-sensitive: output, as predicted at admission */
+    bool on_budget;       /* admitted though predicted late: the objective leaves misses */
     uint64_t order;                    /* grows with every arrival: newest = largest */
 
     /* engine thread */
@@ -97,6 +100,9 @@ struct sequence {
     uint64_t first_token_ns, last_token_ns;
     uint64_t last_run_ns, last_move_ns; /* rows or an entry; became resident or came back */
     uint32_t n_recomputed;              /* KV positions that were dropped and computed again */
+    bool token_late; /* with deadlines per token: one came after its own */
+    bool outgrown;   /* latency-sensitive: its KV was dropped for older ones, see overflow.h ... */
+    bool held_back;  /* ... and there is no room for it yet */
 
     uint32_t next; /* free list or arrivals queue */
 };

@@ -13,11 +13,18 @@
 
 #include "common/base/error.h"
 
-enum { CONFIG_STRING_MAX = 256, CONFIG_CLASSES_MAX = 8, CONFIG_CLASS_NAME_MAX = 16 };
+enum {
+    CONFIG_STRING_MAX = 256,
+    CONFIG_CLASSES_MAX = 8,
+    CONFIG_CLASS_NAME_MAX = 16,
+    CONFIG_TENANTS_MAX = 32,     /* those that are not named are one of them */
+    CONFIG_TENANT_NAME_MAX = 65, /* as a request may give */
+};
 
 enum config_device { CONFIG_DEVICE_CPU, CONFIG_DEVICE_CUDA, CONFIG_DEVICE_SIM };
 enum config_offload { CONFIG_OFFLOAD_AUTO, CONFIG_OFFLOAD_ALWAYS, CONFIG_OFFLOAD_NEVER };
 enum config_profile { CONFIG_PROFILE_AUTO, CONFIG_PROFILE_FRESH, CONFIG_PROFILE_OFF };
+enum config_deadlines { CONFIG_DEADLINES_GAP, CONFIG_DEADLINES_TOKEN };
 enum config_kv_type { CONFIG_KV_F16, CONFIG_KV_BF16, CONFIG_KV_F32 };
 
 /* Field types by option type; field names are <section>_<key>. */
@@ -53,6 +60,22 @@ void config_print(const struct omni_config *c, FILE *out);
 /* group.classes as a list, highest first: names, and how many (>= 1 after config_check). */
 uint32_t config_classes(const struct omni_config *c,
                         char names[CONFIG_CLASSES_MAX][CONFIG_CLASS_NAME_MAX]);
+
+/* tenants.weights as a list.  Tenant 0 is everybody who is not named, with tenants.others. */
+struct config_tenants {
+    uint32_t n; /* >= 1 */
+    char names[CONFIG_TENANTS_MAX][CONFIG_TENANT_NAME_MAX];
+    uint32_t weights[CONFIG_TENANTS_MAX];
+};
+
+/* 0, or -EINVAL with *err (never after config_check). */
+int config_tenants(const struct omni_config *c, struct config_tenants *out, struct error *err);
+
+/* The tenant of that name, n characters of it; 0: of those that are not named. */
+uint32_t config_tenant_find(const struct config_tenants *t, const char *name, size_t n);
+
+/* Letters, digits, '.', '_' and '-', not beginning with '.'; n characters. */
+bool config_is_plain_name(const char *s, size_t n);
 
 /* worker.engine_shares of engine i (>= 1 after config_check). */
 uint32_t config_engine_share(const struct omni_config *c, uint32_t i);

@@ -10,13 +10,7 @@
 
 static bool is_plain_name(const char *s)
 {
-    if (s[0] == '\0' || s[0] == '.')
-        return false;
-    for (; *s != '\0'; s++) {
-        if (!isalnum((unsigned char)*s) && strchr("._-", *s) == NULL)
-            return false;
-    }
-    return true;
+    return config_is_plain_name(s, strlen(s));
 }
 
 static int check_classes(const struct omni_config *c, struct error *err)
@@ -145,6 +139,7 @@ static int check_cpus(const char *key, const char *lists, uint32_t n_members, st
 
 int config_check(const struct omni_config *c, struct error *err)
 {
+    struct config_tenants tenants;
     int rc;
 
     if (!is_plain_name(c->group_name))
@@ -163,6 +158,8 @@ int config_check(const struct omni_config *c, struct error *err)
         return error_set(err, -EINVAL, "worker.kill_ms %u must be above worker.late_ms %u",
                          c->worker_kill_ms, c->worker_late_ms);
     rc = check_classes(c, err);
+    if (rc == 0)
+        rc = config_tenants(c, &tenants, err);
     if (rc == 0)
         rc = check_queues(c, err);
     if (rc == 0)

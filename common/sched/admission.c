@@ -10,8 +10,11 @@
 
 enum {
     SWEEPS_MAX = 512,  /* of one run: a queue that long is late anyway */
-    RETRY_SWEEPS = 256 /* of all runs that look for a time to come back */
+    RETRY_SWEEPS = 128 /* of all runs that look for a time to come back */
 };
+
+/* Lateness of who has missed a token's own deadline: it is not told by how much. */
+#define TOKEN_LATE 0.01
 
 /* So late may a request be that is admitted on the budget of misses. */
 static const double overrun_most = 0.25;
@@ -22,8 +25,8 @@ static int init_runs(struct admission_scratch *s, uint32_t n_max)
 {
     s->base = calloc(1, sizeof *s->base);
     s->trial = calloc(1, sizeof *s->trial);
-    s->late = calloc(n_max, sizeof *s->late);
-    if (s->base == NULL || s->trial == NULL || s->late == NULL)
+    s->before = calloc(n_max, sizeof *s->before);
+    if (s->base == NULL || s->trial == NULL || s->before == NULL)
         return -ENOMEM;
     int rc = admission_run_init(s->base, n_max);
     return rc == 0 ? admission_run_init(s->trial, n_max) : rc;
@@ -45,7 +48,7 @@ void admission_scratch_fini(struct admission_scratch *s)
         admission_run_fini(s->trial);
     free(s->base);
     free(s->trial);
-    free(s->late);
+    free(s->before);
     sched_decision_fini(&s->decision);
     memset(s, 0, sizeof *s);
 }
@@ -137,19 +140,52 @@ static bool run_prompts(struct admission_scratch *s, struct admission_run *r, ui
 
 static bool is_late(const struct admission_run *r, uint32_t i, double gap_ns)
 {
-    struct objective_verdict v = admission_run_judge(r, i, gap_ns);
+    const struct objective aim = admission_run_aim(r, i);
+    const struct objective_past past = admission_run_past(r, i, gap_ns);
+    struct objective_verdict v = objective_judge(&aim, &past);
 
     return !v.ttft_ok || !v.tpot_ok;
 }
 
-/* Is anybody late if gaps are that wide? */
-static bool any_late(const struct admission_run *r, double gap_ns)
+/* How late, as a share of the objective; negative: as early. */
+static double lateness(const struct admission_run *r, uint32_t i, double gap_ns)
+{
+    const struct objective o = admission_run_objective(r, i);
+    const struct objective_past past = admission_run_past(r, i, gap_ns);
+    double late = -1, mean;
+
+    if (past.n_output == 0)
+        return INFINITY;
+    if (o.ttft_ns != 0)
+        late = ((double)past.first_ns - (double)o.arrival_ns) / (double)o.ttft_ns - 1;
+    if (past.token_late)
+        late = fmax(late, TOKEN_LATE);
+    if (o.tpot_ns == 0 || past.n_output < 2 || o.deadlines == OBJECTIVE_TOKEN)
+        return late;
+    mean = (double)(past.last_ns - past.first_ns) / (past.n_output - 1);
+    return fmax(late, mean / (double)o.tpot_ns - 1);
+}
+
+/* Is anybody late if gaps are that wide, who was not late before? */
+static bool any_late(const struct admission_scratch *s, const struct admission_run *r,
+                     double gap_ns)
 {
     for (uint32_t i = 0; i < r->n; i++) {
-        if (is_late(r, i, gap_ns))
+        if (s->before[i] <= 0 && is_late(r, i, gap_ns))
             return true;
     }
     return false;
+}
+
+/* Those whose first token came late: nothing can be done about that.  Of the others one does not know
+ * yet. */
+static void note_late_already(struct admission_scratch *s, const struct admission_run *r)
+{
+    for (uint32_t i = 0; i < r->n; i++) {
+        const struct objective o = admission_run_objective(r, i);
+        bool late = r->past[i].n_output > 0 && !objective_judge(&o, &r->past[i]).ttft_ok;
+        s->before[i] = late ? INFINITY : -INFINITY;
+    }
 }
 
 /* To the end of every sequence.  Mostly all are in time even if gaps stayed as wide as they can
@@ -159,64 +195,60 @@ static double run_out(struct admission_scratch *s, struct admission_run *r)
     if (!run_prompts(s, r, SWEEPS_MAX))
         return 0;
     double widest = admission_run_widest_gap_ns(r);
-    if (!any_late(r, widest))
+    if (!any_late(s, r, widest))
         return widest;
     while (r->n_live > 0)
         admission_run_jump(r);
     return 0;
 }
 
-/* How late, as a share of the objective. */
-static double overrun(const struct admission_run *r, uint32_t i, double gap_ns)
-{
-    const struct objective o = admission_run_objective(r, i);
-    const struct objective_past *past = &r->past[i];
-    double first = (double)past->first_ns - (double)o.arrival_ns, mean = gap_ns;
-
-    if (past->n_output == 0)
-        return INFINITY;
-    if (past->n_output >= 2)
-        mean = fmax(mean, (double)(past->last_ns - past->first_ns) / (past->n_output - 1));
-    double ttft = o.ttft_ns != 0 ? first / (double)o.ttft_ns - 1 : 0;
-    double tpot = o.tpot_ns != 0 ? mean / (double)o.tpot_ns - 1 : 0;
-    return fmax(0, fmax(ttft, tpot));
-}
-
 /* ---- The judgement --------------------------------------------------------------------------- */
 
 /* Who is late without the candidate is not late because of it. */
-static void find_late_anyway(struct admission_scratch *s, const struct admission_view *v)
+static void look_without(struct admission_scratch *s, const struct admission_view *v)
 {
     admission_run_load(s->base, v);
     double gap = run_out(s, s->base);
     for (uint32_t i = 0; i < s->base->n; i++)
-        s->late[i] = is_late(s->base, i, gap);
+        s->before[i] = lateness(s->base, i, gap);
 }
 
-static void count_late(struct admission_scratch *s, const struct admission_view *v, double gap_ns,
-                       struct admission_verdict *verdict)
+static bool is_made_late(const struct admission_scratch *s, uint32_t i, double gap_ns)
 {
-    const struct admission_run *r = s->trial;
-    uint32_t own = r->n - 1;
+    return s->before[i] <= 0 && is_late(s->trial, i, gap_ns) &&
+           lateness(s->trial, i, gap_ns) > s->before[i];
+}
 
-    if (is_late(r, own, gap_ns)) {
-        verdict->reason =
-            admission_run_judge(r, own, gap_ns).ttft_ok ? ADMISSION_TPOT : ADMISSION_TTFT;
-        verdict->n_late++;
-        verdict->overrun = overrun(r, own, gap_ns);
-    }
-    for (uint32_t i = 0; i < own; i++) {
-        if (is_late(r, i, gap_ns)) {
-            find_late_anyway(s, v);
-            break;
-        }
-    }
-    for (uint32_t i = 0; i < own; i++) {
-        if (s->late[i] || !is_late(r, i, gap_ns))
+static void count_own(const struct admission_run *r, double gap_ns,
+                      struct admission_verdict *verdict)
+{
+    uint32_t own = r->n - 1;
+    const struct objective aim = admission_run_aim(r, own);
+    const struct objective_past past = admission_run_past(r, own, gap_ns);
+
+    if (!is_late(r, own, gap_ns))
+        return;
+    verdict->reason = objective_judge(&aim, &past).ttft_ok ? ADMISSION_TPOT : ADMISSION_TTFT;
+    verdict->n_late = 1;
+    verdict->overrun = fmax(0, lateness(r, own, gap_ns));
+}
+
+static void count_others(struct admission_scratch *s, const struct admission_view *v, double gap_ns,
+                         struct admission_verdict *verdict)
+{
+    uint32_t n = s->trial->n - 1, i = 0;
+
+    while (i < n && !(s->before[i] <= 0 && is_late(s->trial, i, gap_ns)))
+        i++;
+    if (i == n)
+        return;
+    look_without(s, v);
+    for (i = 0; i < n; i++) {
+        if (!is_made_late(s, i, gap_ns))
             continue;
         if (verdict->n_late++ == 0)
             verdict->reason = ADMISSION_OTHERS;
-        verdict->overrun = fmax(verdict->overrun, overrun(r, i, gap_ns));
+        verdict->overrun = fmax(verdict->overrun, lateness(s->trial, i, gap_ns));
     }
 }
 
@@ -272,20 +304,21 @@ static bool times_fit(const struct admission_view *v, const struct sched_seq *ca
                       struct admission_scratch *s, struct admission_verdict *verdict)
 {
     uint32_t own = admission_run_add(s->trial, candidate);
-    double gap = run_out(s, s->trial), widest = gap;
+
+    note_late_already(s, s->trial);
+    double gap = run_out(s, s->trial);
     uint64_t first = s->trial->past[own].first_ns;
 
     verdict->reason = ADMISSION_FITS;
     verdict->n_late = 0;
     verdict->overrun = 0;
     verdict->ttft_ns = first > candidate->arrival_ns ? first - candidate->arrival_ns : 0;
-    memset(s->late, 0, s->trial->n * sizeof *s->late);
-    if (any_late(s->trial, gap))
-        count_late(s, v, gap, verdict);
+    count_own(s->trial, gap, verdict);
+    count_others(s, v, gap, verdict);
     if (verdict->n_late > 0 && on_budget(v, verdict))
         verdict->reason = ADMISSION_FITS;
     if (verdict->reason == ADMISSION_FITS &&
-        !(leaves_shares(v, s->trial, candidate) && leaves_gaps(v, s->trial, widest)))
+        !(leaves_shares(v, s->trial, candidate) && leaves_gaps(v, s->trial, gap)))
         verdict->reason = ADMISSION_SHARE;
     if (verdict->reason != ADMISSION_FITS) {
         verdict->needed = verdict->ttft_ns;
@@ -297,52 +330,84 @@ static bool times_fit(const struct admission_view *v, const struct sched_seq *ca
 
 /* ---- When to come back ----------------------------------------------------------------------- */
 
-/* Would it fit if it came at the base run's present? */
-static bool fits_at(const struct admission_view *v, const struct sched_seq *candidate,
-                    struct admission_scratch *s)
+/* How long to wait before it is worth while to try again: until the next one ends. */
+#define UNTIL_NEXT_END UINT64_MAX
+
+/* Nanoseconds by which the first token of who is late comes too late; nothing to be gained by a
+ * little waiting where gaps are too wide. */
+static uint64_t late_by(const struct admission_run *r, uint32_t i)
+{
+    const struct objective aim = admission_run_aim(r, i);
+    uint64_t due = aim.arrival_ns + aim.ttft_ns, first = r->past[i].first_ns;
+
+    return aim.ttft_ns != 0 && first > due ? first - due : UNTIL_NEXT_END;
+}
+
+/* If it came at the base run's present: 0, it fits; else it is worth trying again so much later.  For
+ * whoever comes later by what it is late would find that much of the queue gone.  What happens
+ * without it is known (before). */
+static uint64_t short_by(const struct admission_view *v, const struct sched_seq *candidate,
+                         struct admission_scratch *s)
 {
     struct sched_seq later = *candidate;
     struct admission_verdict verdict;
+    uint64_t most = 0;
 
     if (!seats_fit(v, s->base, &verdict) || !blocks_fit(v, s->base, candidate, &verdict))
-        return false;
+        return UNTIL_NEXT_END;
     later.arrival_ns = s->base->now_ns;
     later.first_due_ns +=
         candidate->first_due_ns != 0 ? later.arrival_ns - candidate->arrival_ns : 0;
     admission_run_copy(s->trial, s->base);
     uint32_t own = admission_run_add(s->trial, &later);
+    s->before[own] = -INFINITY;
     double gap = run_out(s, s->trial);
-    return !is_late(s->trial, own, gap);
+    for (uint32_t i = 0; i <= own; i++) {
+        uint64_t ns = is_made_late(s, i, gap) ? late_by(s->trial, i) : 0;
+        most = ns > most ? ns : most;
+    }
+    return most;
 }
 
-/* The others go on, and whenever some have got their first token or ended, in doubling steps, it is
- * tried again.  Nobody else is expected to come. */
-static uint64_t retry_after(const struct admission_view *v, const struct sched_seq *candidate,
-                            struct admission_scratch *s)
+static bool fits_alone(const struct admission_view *v, const struct sched_seq *candidate,
+                       struct admission_scratch *s)
 {
-    uint32_t events = 0, next = 1, until = s->n_steps + RETRY_SWEEPS;
-    struct admission_run *r = s->base;
+    admission_run_clear(s->base, v);
+    return short_by(v, candidate, s) == 0;
+}
 
+/* The others go on, and it is tried again where that may help; nobody else is expected to come. */
+static uint64_t retry_after(const struct admission_view *v, const struct sched_seq *candidate,
+                            struct admission_scratch *s, bool *found)
+{
+    uint32_t until = s->n_steps + RETRY_SWEEPS;
+    struct admission_run *r = s->base;
+    uint64_t wanted;
+
+    *found = !fits_alone(v, candidate, s);
+    if (*found)
+        return UINT64_MAX;
+    look_without(s, v);
     admission_run_load(r, v);
+    wanted = short_by(v, candidate, s);
+    wanted += wanted != UNTIL_NEXT_END ? r->now_ns : 0;
     while (r->n_live > 0 && s->n_steps < until) {
-        uint32_t before = r->n_live + r->n_prompts;
+        uint32_t n_live = r->n_live;
 
         if (r->n_prompts == 0)
             admission_run_jump(r);
         else if (!admission_run_sweep(r, &s->decision))
             break;
         s->n_steps++;
-        events += before - r->n_live - r->n_prompts;
-        if (events < next && r->n_live > 0)
+        if (wanted == UNTIL_NEXT_END ? r->n_live == n_live : r->now_ns < wanted)
             continue;
-        while (next <= events)
-            next *= 2;
-        if (fits_at(v, candidate, s))
-            return r->now_ns - v->now_ns;
+        uint64_t ns = short_by(v, candidate, s);
+        *found = ns == 0;
+        if (*found)
+            break;
+        wanted = ns == UNTIL_NEXT_END ? ns : r->now_ns + ns;
     }
-    if (r->n_live > 0)
-        return r->now_ns - v->now_ns; /* not found yet: at least so long */
-    return fits_at(v, candidate, s) ? r->now_ns - v->now_ns : UINT64_MAX;
+    return r->now_ns > v->now_ns ? r->now_ns - v->now_ns : 1;
 }
 
 void admission_judge(const struct admission_view *view, const struct sched_seq *candidate,
@@ -358,5 +423,5 @@ void admission_judge(const struct admission_view *view, const struct sched_seq *
     if (verdict->reason == ADMISSION_FITS)
         return;
     if (view->latency != NULL)
-        verdict->retry_after_ns = retry_after(view, candidate, s);
+        verdict->retry_after_ns = retry_after(view, candidate, s, &verdict->retry_found);
 }

@@ -10,7 +10,9 @@
  *
  * It fits if it and every admitted request that would be in time without it stay in time, and if
  * there is KV for all of them: prompt and predicted output.  Best effort yields blocks, so that its
- * blocks count as free; time it fills up as it did in the last sweeps (be_ns).
+ * blocks count as free; time it fills up as it did in the last sweeps (be_ns).  A part of the time to
+ * the first token is left for what predictions miss: a queue that is full to the brink would turn
+ * each small error into a late request.
  *
  * Where several tenants are active each has a share, by weight, of the device's blocks, of the time
  * to a first token and of the time between tokens; what others have not used of theirs is kept for
@@ -31,8 +33,9 @@ struct admission_view {
     const struct latency_model *latency; /* NULL: nothing is priced, blocks alone decide */
     enum objective_deadlines deadlines;
     uint64_t now_ns; /* when the next sweep can begin */
-    double be_ns,
-        sweep_most_ns; /* what best effort adds to a sweep, up to a sweep of that length */
+    /* What best effort adds: to a sweep that has room, up to one of sweep_most_ns; to every sweep,
+     * since some of it is not to starve. */
+    double be_ns, sweep_most_ns, be_least_ns;
     const struct sched_seq *seqs; /* latency-sensitive ones, oldest first; n_rest as predicted */
     const struct objective_past *past; /* of each */
     uint32_t n_seqs;
@@ -58,6 +61,7 @@ struct admission_verdict {
     double overrun;          /* of them the most, as a share of the objective: 0.1 = 10 % late */
     uint64_t ttft_ns;        /* predicted; 0 = not found */
     uint64_t retry_after_ns; /* if refused: when it would fit; UINT64_MAX: never; 0: not known */
+    bool retry_found;        /* else the search was given up there: it may be too soon */
     uint64_t needed, there;  /* of what was short: blocks, rows, nanoseconds */
 };
 
@@ -65,7 +69,7 @@ struct admission_run; /* one schedule that is run ahead */
 
 struct admission_scratch {
     struct admission_run *base, *trial; /* without it, with it */
-    bool *late;                         /* [n_max] without it */
+    double *before;                     /* [n_max] lateness without it */
     struct sched_decision decision;
     uint32_t n_steps; /* policy decisions of the last judgement */
 };

@@ -7,6 +7,10 @@
 
 #include "common/base/invariant.h"
 
+/* 1/32 of the time to the first token is left over: predictions are good to about 2 %, and errors of
+ * many sweeps cancel out.  (Simulated, 2 % noise: with 0, 3-5 % of the admitted were late by up to 6 %.) */
+enum { TTFT_MARGIN = 32 };
+
 /* Policies look at workers whether they have work for them or not. */
 static const struct sched_worker no_workers[LATENCY_WORKERS_MAX];
 
@@ -48,16 +52,21 @@ static void count_in(struct admission_run *r, const struct sched_seq *s)
     r->n_free -= held < r->n_free ? held : r->n_free; /* shared blocks are counted twice */
 }
 
-void admission_run_load(struct admission_run *r, const struct admission_view *view)
+void admission_run_clear(struct admission_run *r, const struct admission_view *view)
 {
-    invariant(view->n_seqs <= r->n_max);
     r->view = view;
     price_init(&r->price, view->latency);
-    r->n = view->n_seqs;
-    r->n_prompts = r->n_live = 0;
+    r->n = r->n_prompts = r->n_live = 0;
     r->n_free = view->limits->n_blocks;
     r->now_ns = r->prompts_done_ns = view->now_ns;
     r->fair = *view->fair;
+}
+
+void admission_run_load(struct admission_run *r, const struct admission_view *view)
+{
+    invariant(view->n_seqs <= r->n_max);
+    admission_run_clear(r, view);
+    r->n = view->n_seqs;
     memcpy(r->seqs, view->seqs, r->n * sizeof *r->seqs);
     memcpy(r->past, view->past, r->n * sizeof *r->past);
     for (uint32_t i = 0; i < r->n; i++)
@@ -99,6 +108,16 @@ struct objective admission_run_objective(const struct admission_run *r, uint32_t
         .tpot_ns = s->tpot_slo_ns};
 }
 
+struct objective admission_run_aim(const struct admission_run *r, uint32_t i)
+{
+    struct objective o = admission_run_objective(r, i);
+    bool foreseen = r->past[i].first_ns == 0 || r->past[i].first_ns > r->view->now_ns;
+
+    if (foreseen)
+        o.ttft_ns -= o.ttft_ns / TTFT_MARGIN;
+    return o;
+}
+
 /* n tokens from the present on, that far apart: those in between are in time if both ends are. */
 static void take_tokens(const struct admission_run *r, uint32_t i, uint32_t n, double gap_ns,
                         struct objective_past *past)
@@ -113,18 +132,17 @@ static void take_tokens(const struct admission_run *r, uint32_t i, uint32_t n, d
     objective_take(&o, past, r->now_ns + (uint64_t)(gap_ns * n));
 }
 
-struct objective_verdict admission_run_judge(const struct admission_run *r, uint32_t i,
-                                             double gap_ns)
+struct objective_past admission_run_past(const struct admission_run *r, uint32_t i, double gap_ns)
 {
-    const struct objective o = admission_run_objective(r, i);
     struct objective_past past = r->past[i];
 
     if (!is_live(&r->seqs[i]))
-        return objective_judge(&o, &past);
-    if (!sched_is_decode(&r->seqs[i]))
-        return (struct objective_verdict){.ttft_ok = false}; /* not reached as far as one looked */
-    take_tokens(r, i, r->seqs[i].n_rest, gap_ns, &past);
-    return objective_judge(&o, &past);
+        return past;
+    if (sched_is_decode(&r->seqs[i]))
+        take_tokens(r, i, r->seqs[i].n_rest, gap_ns, &past);
+    else
+        past.n_output = 0;
+    return past;
 }
 
 /* ---- Going on -------------------------------------------------------------------------------- */
@@ -151,7 +169,7 @@ static double with_best_effort(const struct admission_run *r, double ns)
 
     if (v->policy->heeds_gaps)
         most = fmin(most, tightest_ns(r));
-    return fmax(ns, fmin(ns + v->be_ns, most));
+    return fmax(ns + v->be_least_ns, fmin(ns + v->be_ns, most));
 }
 
 static void end(struct admission_run *r, struct sched_seq *s)

@@ -41,10 +41,16 @@ void admission_run_jump(struct admission_run *r);
 /* Gap between tokens if all that are live decoded at their full lengths at once. */
 double admission_run_widest_gap_ns(const struct admission_run *r);
 
-/* Would every live sequence that goes on with such gaps be in time? */
-struct objective_verdict admission_run_judge(const struct admission_run *r, uint32_t i,
-                                             double gap_ns);
+/* What the sequence will have got, if it goes on with such gaps; n_output 0: it is not reached, as far
+ * as one looked. */
+struct objective_past admission_run_past(const struct admission_run *r, uint32_t i, double gap_ns);
+
+/* Nobody is there. */
+void admission_run_clear(struct admission_run *r, const struct admission_view *view);
 
 struct objective admission_run_objective(const struct admission_run *r, uint32_t i);
+
+/* The same, less the part of the time to a first token yet to come that is to be left over. */
+struct objective admission_run_aim(const struct admission_run *r, uint32_t i);
 
 #endif

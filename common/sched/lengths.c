@@ -45,7 +45,7 @@ uint32_t lengths_predict(const struct lengths *l, uint32_t n_made, uint32_t n_ma
 
     if (pct == 0 || n < LENGTHS_ENOUGH)
         return n_max;
-    uint32_t likely = l->by_value[first + (n - 1) * pct / 100];
+    uint32_t likely = l->by_value[first + (n * pct + 99) / 100 - 1];
 
     return likely < n_max ? likely : n_max;
 }

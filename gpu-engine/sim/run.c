@@ -37,6 +37,9 @@ static const char usage[] =
     "                      placement, copy-back, spread, staging, share; any policy without\n"
     "                      deadlines (of jobs at workers), oldest-first (of returned rows)\n"
     "  --ttft S --tpot S   objectives in seconds (3, 0.25)\n"
+    "  --admission A       on: refuse latency-sensitive requests that would be late (default); "
+    "off\n"
+    "  --ls-target PCT     share of them to be in time (100)\n"
     "  --duration S        measured seconds (300); --warmup S before them (60)\n"
     "  --chunk N           prefill rows of a sweep (what the TPOT objective admits)\n"
     "  --p-max N           returned rows per layer (64); --slots N residents per worker (512)\n"
@@ -51,9 +54,11 @@ struct arguments {
     struct sim_options options;
     const char *machine, *model, *profiles, *profile, *ls, *be, *policy, *offload, *without;
     const char *params, *kv, *be_arrivals;
+    const char *admission, *settings[2];
+    double ls_target;
     double gpus, hosts, net, bandwidth, sigma, seed, backlog, chunk, p_max, slots;
     bool json;
-    char profile_path[512], timing[600];
+    char profile_path[512], timing[600], target[40];
 };
 
 static const char *const offload_names[] = {"auto", "always", "never"};
@@ -71,12 +76,12 @@ static bool parse_number(const char *text, double *out)
 enum { OPTION_WORDS = 256, OPTION_NUMBERS = 512 };
 
 static const char *const word_options[] = {
-    "machine", "model",     "profiles", "profile", "ls", "be",         "policy",
-    "offload", "sweep-log", "without",  "params",  "kv", "be-arrivals"};
+    "machine", "model",     "profiles", "profile", "ls", "be",          "policy",
+    "offload", "sweep-log", "without",  "params",  "kv", "be-arrivals", "admission"};
 static const char *const number_options[] = {
-    "ls-rate",  "burst",  "be-rate",   "backlog", "sigma",    "ttft",  "tpot",
-    "duration", "warmup", "chunk",     "p-max",   "slots",    "noise", "gpus",
-    "hosts",    "net",    "bandwidth", "seed",    "prefilled"};
+    "ls-rate",  "burst",  "be-rate",   "backlog", "sigma",     "ttft",     "tpot",
+    "duration", "warmup", "chunk",     "p-max",   "slots",     "noise",    "gpus",
+    "hosts",    "net",    "bandwidth", "seed",    "prefilled", "ls-target"};
 enum {
     N_WORDS = sizeof word_options / sizeof *word_options,
     N_NUMBERS = sizeof number_options / sizeof *number_options
@@ -99,14 +104,15 @@ static void make_long_options(struct option *options)
 static int parse(struct arguments *a, int argc, char **argv)
 {
     struct sim_options *o = &a->options;
-    const char **words[N_WORDS] = {
-        &a->machine, &a->model,     &a->profiles, &a->profile, &a->ls, &a->be,         &a->policy,
-        &a->offload, &o->sweep_log, &a->without,  &a->params,  &a->kv, &a->be_arrivals};
+    const char **words[N_WORDS] = {&a->machine,     &a->model,    &a->profiles, &a->profile,
+                                   &a->ls,          &a->be,       &a->policy,   &a->offload,
+                                   &o->sweep_log,   &a->without,  &a->params,   &a->kv,
+                                   &a->be_arrivals, &a->admission};
     double *numbers[N_NUMBERS] = {
-        &o->load.ls_rate, &o->load.burst_s, &o->load.be_rate, &a->backlog,      &a->sigma,
-        &o->ttft_slo_s,   &o->tpot_slo_s,   &o->duration_s,   &o->warmup_s,     &a->chunk,
-        &a->p_max,        &a->slots,        &o->noise,        &a->gpus,         &a->hosts,
-        &a->net,          &a->bandwidth,    &a->seed,         &o->prefilled_pct};
+        &o->load.ls_rate, &o->load.burst_s, &o->load.be_rate, &a->backlog,       &a->sigma,
+        &o->ttft_slo_s,   &o->tpot_slo_s,   &o->duration_s,   &o->warmup_s,      &a->chunk,
+        &a->p_max,        &a->slots,        &o->noise,        &a->gpus,          &a->hosts,
+        &a->net,          &a->bandwidth,    &a->seed,         &o->prefilled_pct, &a->ls_target};
     struct option options[N_WORDS + N_NUMBERS + 4];
     int c;
 
@@ -173,6 +179,19 @@ static int find_ideas(struct arguments *a, struct error *err)
         at += n + (at[n] == ',');
     }
     return 0;
+}
+
+static int find_admission(struct arguments *a, struct error *err)
+{
+    struct sim_options *o = &a->options;
+
+    o->admit_all = strcmp(a->admission, "off") == 0;
+    snprintf(a->target, sizeof a->target, "slo.ls_target_pct=%.0f", a->ls_target);
+    a->settings[0] = a->target;
+    o->settings = a->settings;
+    return o->admit_all || strcmp(a->admission, "on") == 0
+               ? 0
+               : error_set(err, -EINVAL, "--admission %s: on or off", a->admission);
 }
 
 static int find_names(struct arguments *a, struct error *err)
@@ -253,6 +272,8 @@ static int prepare(struct arguments *a, struct error *err)
     rc = find_ideas(a, err);
     if (rc == 0)
         rc = sim_params_parse(&a->options.params, a->params, err);
+    if (rc == 0)
+        rc = find_admission(a, err);
     if (rc != 0)
         return rc;
     change_machine(a);
@@ -308,6 +329,8 @@ int command_run(int argc, char **argv)
                           .policy = "group",
                           .kv = "bf16",
                           .offload = "auto",
+                          .admission = "on",
+                          .ls_target = 100,
                           .sigma = 0.6,
                           .backlog = 32,
                           .p_max = 64,

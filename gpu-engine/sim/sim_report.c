@@ -62,13 +62,14 @@ static void print_ls(FILE *out, const struct sim_report *r)
     const struct sim_class_result *c = &r->result->ls;
     const struct sim_histogram *g = &r->result->gaps;
 
-    fprintf(out, "latency-sensitive  offered %u, admitted %u, finished %u\n", c->offered,
-            c->admitted, c->finished);
+    fprintf(out, "latency-sensitive  offered %u, admitted %u, refused %u, finished %u\n",
+            c->offered, c->admitted, c->offered - c->admitted, c->finished);
     fprintf(out,
             "  attainment       %.2f %% of offered (TTFT %.2f %%, TPOT %.2f %%), %.2f %% of "
-            "admitted\n",
+            "admitted (TTFT %.2f %%, TPOT %.2f %%)\n",
             percent(c->both_ok, c->offered), percent(c->ttft_ok, c->offered),
-            percent(c->tpot_ok, c->offered), percent(c->both_ok, c->admitted));
+            percent(c->tpot_ok, c->offered), percent(c->both_ok, c->admitted),
+            percent(c->ttft_ok, c->admitted), percent(c->tpot_ok, c->admitted));
     fprintf(out, "  TTFT s           p50 %.3f  p90 %.3f  p99 %.3f\n", c->ttft_s[0], c->ttft_s[1],
             c->ttft_s[2]);
     fprintf(out, "  TPOT s           p50 %.4f  p90 %.4f  p99 %.4f\n", c->tpot_s[0], c->tpot_s[1],
@@ -165,12 +166,15 @@ static json_t *json_ls(const struct sim_report *r)
     const struct sim_histogram *g = &r->result->gaps;
 
     return json_pack(
-        "{s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:[f,f,f], s:[f,f,f], s:[f,f,f], s:f, s:f}", "offered",
-        (int)c->offered, "admitted", (int)c->admitted, "finished", (int)c->finished,
-        "attainment_pct", percent(c->both_ok, c->offered), "ttft_pct",
-        percent(c->ttft_ok, c->offered), "tpot_pct", percent(c->tpot_ok, c->offered),
-        "attainment_admitted_pct", percent(c->both_ok, c->admitted), "ttft_s", c->ttft_s[0],
-        c->ttft_s[1], c->ttft_s[2], "tpot_s", c->tpot_s[0], c->tpot_s[1], c->tpot_s[2], "gap_s",
+        "{s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:[f,f,f], s:[f,f,f], s:[f,f,f], s:f, "
+        "s:f}",
+        "offered", (int)c->offered, "admitted", (int)c->admitted, "refused",
+        (int)(c->offered - c->admitted), "finished", (int)c->finished, "attainment_pct",
+        percent(c->both_ok, c->offered), "ttft_pct", percent(c->ttft_ok, c->offered), "tpot_pct",
+        percent(c->tpot_ok, c->offered), "attainment_admitted_pct",
+        percent(c->both_ok, c->admitted), "ttft_admitted_pct", percent(c->ttft_ok, c->admitted),
+        "tpot_admitted_pct", percent(c->tpot_ok, c->admitted), "ttft_s", c->ttft_s[0], c->ttft_s[1],
+        c->ttft_s[2], "tpot_s", c->tpot_s[0], c->tpot_s[1], c->tpot_s[2], "gap_s",
         sim_histogram_quantile(g, 0.5), sim_histogram_quantile(g, 0.99),
         sim_histogram_quantile(g, 0.999), "gap_max_s", (double)g->max_ns / 1e9, "gaps_in_slo_pct",
         gaps_in_slo_pct(r));

@@ -71,6 +71,11 @@ static int set_config(struct sim_run *r, struct error *err)
                              : strcmp(o->policy, "group") == 0 ? fit_chunk(r)
                                                                : CHUNK_MAX;
     return o->slots > 0 && o->p_max > 0 ? 0
+    c->slo_admission = !o->admit_all;
+    for (const char *const *at = o->settings; at != NULL && *at != NULL; at++) {
+        if (config_set(c, *at, err) != 0)
+            return -EINVAL;
+    }
                                         : error_set(err, -EINVAL, "slots and p_max must not be 0");
 }
 
@@ -278,6 +283,12 @@ static uint64_t next_event_ns(const struct sim_run *r)
 /* At an edge of the window, as far as sweeps go. */
 static void mark_edges(struct sim_run *r)
 {
+    return sim_run_add_for(r, at_s, NULL, latency_sensitive, lengths);
+}
+
+int sim_run_add_for(struct sim_run *r, double at_s, const char *tenant, bool latency_sensitive,
+                    struct sim_pair lengths)
+{
     if (!r->marked_first && r->clock.now_ns >= r->from_ns) {
         sim_run_take_mark(r, &r->first);
         r->marked_first = true;
@@ -288,6 +299,7 @@ static void mark_edges(struct sim_run *r)
     }
 }
 
+                                       .tenant = tenant,
 static void tell_progress(struct sim_run *r)
 {
     if (r->options.progress == NULL || r->clock.now_ns < r->progress_ns)

@@ -39,9 +39,11 @@ struct sim_options {
     double prefilled_pct;
     bool be_computed; /* best effort comes with its prompt computed, into the arenas */
     uint32_t auto_free_pct;
-    uint32_t without;                          /* enum sched_without */
-    bool no_deadlines, newest_first;           /* struct sim_timing */
-    const char *sweep_log;                     /* NULL: none */
+    uint32_t without;                /* enum sched_without */
+    bool no_deadlines, newest_first; /* struct sim_timing */
+    const char *sweep_log;           /* NULL: none */
+    bool admit_all;                  /* slo.admission = no */
+    const char *const *settings;     /* NULL, or further "section.key=value", ended by NULL */
     void (*progress)(void *arg, double share); /* NULL, or called some hundred times */
     void *progress_arg;
 };
@@ -99,3 +101,6 @@ const struct sim_timing *sim_run_timing(const struct sim_run *r);
 int sim_run_add(struct sim_run *r, double at_s, bool latency_sensitive, struct sim_pair lengths);
 
 #endif
+/* The same, of a tenant; its name is borrowed. */
+int sim_run_add_for(struct sim_run *r, double at_s, const char *tenant, bool latency_sensitive,
+                    struct sim_pair lengths);

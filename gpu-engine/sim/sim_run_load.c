@@ -59,8 +59,8 @@ void sim_run_note_request(struct sim_run *r, uint64_t arrival_ns, bool latency_s
                                            .latency_sensitive = latency_sensitive};
 }
 
-bool sim_run_submit(struct sim_run *r, uint64_t arrival_ns, bool latency_sensitive,
-                    struct sim_pair drawn)
+static bool submit_for(struct sim_run *r, uint64_t arrival_ns, const char *tenant,
+                       bool latency_sensitive, struct sim_pair drawn)
 {
     uint32_t i = r->n_requests;
     struct sim_pair lengths = within_context(r, drawn);
@@ -75,6 +75,8 @@ bool sim_run_submit(struct sim_run *r, uint64_t arrival_ns, bool latency_sensiti
         .ttft_slo_ms = r->options.ttft_slo_s * 1e3,
         .has_tpot_slo_ms = latency_sensitive,
         .tpot_slo_ms = r->options.tpot_slo_s * 1e3,
+        .has_tenant = tenant != NULL,
+        .tenant = str_of(tenant != NULL ? tenant : ""),
     };
 
     sim_run_note_request(r, arrival_ns, latency_sensitive, lengths);
@@ -87,11 +89,17 @@ bool sim_run_submit(struct sim_run *r, uint64_t arrival_ns, bool latency_sensiti
 }
 
 static void submit_extras(struct sim_run *r)
+bool sim_run_submit(struct sim_run *r, uint64_t arrival_ns, bool latency_sensitive,
+                    struct sim_pair drawn)
+{
+    return submit_for(r, arrival_ns, NULL, latency_sensitive, drawn);
+}
+
 {
     for (; r->next_extra < r->n_extras && r->extras[r->next_extra].at_ns <= r->clock.now_ns;
          r->next_extra++) {
         const struct sim_extra *x = &r->extras[r->next_extra];
-        sim_run_submit(r, x->at_ns, x->latency_sensitive, x->lengths);
+        submit_for(r, x->at_ns, x->tenant, x->latency_sensitive, x->lengths);
     }
 }
 

@@ -22,6 +22,7 @@ struct sim_mark {
 /* A request with a time of its own, beside the load. */
 struct sim_extra {
     uint64_t at_ns;
+    const char *tenant; /* or NULL */
     bool latency_sensitive;
     struct sim_pair lengths;
 };

@@ -209,6 +209,7 @@ static int check_requests(const struct sim_run *r, struct error *err)
 int sim_run_check_books(struct sim_run *r, struct error *err)
 {
     const struct engine *e = &r->engine;
+    uint64_t promised = admission_promised(&r->engine);
     int rc = 0;
 
     if (e->sequences.n_free != e->sequences.n)
@@ -217,9 +218,9 @@ int sim_run_check_books(struct sim_run *r, struct error *err)
     if (kv_pool_check(&e->pool) != 0 || e->pool.n_free != e->pool.n_blocks || e->n_copies != 0)
         return error_set(err, -EUCLEAN, "device: %u of %u blocks are free at the end",
                          e->pool.n_free, e->pool.n_blocks);
-    if (e->admission.ls_blocks != 0)
+    if (promised != 0)
         return error_set(err, -EUCLEAN, "admission still promises %llu blocks",
-                         (unsigned long long)e->admission.ls_blocks);
+                         (unsigned long long)promised);
     for (uint32_t w = 0; w < e->exchange->n_workers && rc == 0; w++)
         rc = check_worker(e, w, err);
     return rc == 0 ? check_requests(r, err) : rc;
