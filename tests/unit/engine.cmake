@@ -16,6 +16,10 @@ omni_test(test_profile fast LIBS omni_engine SOURCES test_profile.c ${device_fix
 
 # Engine and workers as threads of one process.
 omni_test(test_engine fast LIBS omni_engine omni_attnd SOURCES test_engine.c engine_fixture.c)
+# The same tests over the simulated device, whose tokens are a hash of what it finds in its KV.
+add_test(NAME test_engine_sim COMMAND test_engine)
+set_tests_properties(test_engine_sim PROPERTIES LABELS fast SKIP_RETURN_CODE 77 TIMEOUT 120
+  ENVIRONMENT OMNI_TEST_DEVICE=sim)
 
 # Against llama.cpp's numbers; skipped without the demo model.
 omni_test(test_golden fast LIBS omni_engine PkgConfig::JANSSON SOURCES test_golden.c ${device_fixture} TIMEOUT 300)

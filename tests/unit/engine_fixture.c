@@ -32,6 +32,14 @@ static void set_path(struct engine_group *g, const char *key, const char *name)
     group_set(g, text);
 }
 
+static void set_device(struct engine_group *g, const char *name)
+{
+    char text[64];
+
+    snprintf(text, sizeof text, "engine.device=%s", name);
+    group_set(g, text);
+}
+
 void group_init(struct engine_group *g, const struct model_random_options *model)
 {
     static const char *const settings[] = {
@@ -48,6 +56,8 @@ void group_init(struct engine_group *g, const struct model_random_options *model
     config_defaults(&g->config);
     for (size_t i = 0; i < sizeof settings / sizeof *settings; i++)
         group_set(g, settings[i]);
+    if (getenv("OMNI_TEST_DEVICE") != NULL)
+        set_device(g, getenv("OMNI_TEST_DEVICE"));
     set_path(g, "run.dir", "/run");
     set_path(g, "shm.dir", "/shm");
     set_path(g, "model.path", "/model.gguf");

@@ -1,6 +1,6 @@
 /* engine_fixture.h - an engine and its workers as threads of this process, and a router that the
  * test plays: real shared memory, real socket, real attention, no other process.  So tsan sees both
- * ends of the rings. */
+ * ends of the rings.  OMNI_TEST_DEVICE names the device (cpu): nothing of a test depends on it. */
 #ifndef OMNI_TESTS_UNIT_ENGINE_FIXTURE_H
 #define OMNI_TESTS_UNIT_ENGINE_FIXTURE_H
 
