@@ -5,9 +5,12 @@ generator.  Attainment is the share of offered LS requests whose TTFT and TPOT b
 refused or failed one has not met it.
 """
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
+import sys
 import tempfile
 
 from omni_e2e import program
@@ -39,6 +42,27 @@ def run(target, options, asks=None):
     return dict(json.loads(done.stdout), said=done.stderr[-1000:])
 
 
+@contextlib.contextmanager
+def niceness(nice):
+    """This process and what it starts, at that nice value; below 0 needs root.  Where sessions share the
+    cores before processes do (sched_autogroup), it is the session's."""
+    path = "/proc/self/autogroup"
+    was = open(path, encoding="ascii").read().split()[-1] if nice and os.path.exists(path) else None
+    if nice:
+        os.setpriority(os.PRIO_PROCESS, 0, nice)
+    try:
+        set_autogroup(path, was and nice)
+        yield
+    finally:
+        set_autogroup(path, was)
+
+
+def set_autogroup(path, nice):
+    if nice is not None:
+        with open(path, "w", encoding="ascii") as file:
+            file.write(str(nice))
+
+
 def core_time(processes):
     """Nanoseconds that they ran, and that they were ready to run and did not."""
     ran = waited = 0
@@ -56,6 +80,12 @@ def run_watched(target, processes, options, asks=None):
     report = run(target, options, asks)
     ran, waited = (after - was for after, was in zip(core_time(processes), before))
     return dict(report, waited_share=waited / (ran + waited) if ran + waited else 0)
+
+
+def end_cleanly():
+    """Makes SIGTERM and SIGINT end this program by an exception, so that what it started ends too."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit("interrupted"))
 
 
 # ---- Figures -----------------------------------------------------------------------------------

