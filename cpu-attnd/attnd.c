@@ -202,6 +202,37 @@ static void sleep_until_job(struct attnd *a, uint64_t now)
     }
 }
 
+/* When the job must be done; never, if it is too late for that already. */
+static uint64_t due_ns(const struct job_order_item *item, uint64_t now)
+{
+    uint64_t deadline = item->job.deadline_ns;
+
+    return deadline >= now + item->predicted_ns ? deadline : UINT64_MAX;
+}
+
+/* The job and those after it that can be computed with it, in the order that they are due. */
+static void run_jobs(struct attnd *a, struct job_order_item *item, uint64_t now)
+{
+    uint32_t link = item->link;
+    uint64_t until = UINT64_MAX;
+
+    do {
+        uint64_t due = due_ns(item, now);
+
+        until = due < until ? due : until;
+        if (item->link != link ||
+            batch_add(&a->links[link], &item->job, now, until) == BATCH_APART) {
+            job_order_push(&a->order, item); /* its turn is next */
+            break;
+        }
+    } while (job_order_pop(&a->order, now, item));
+    stats_add(&a->stats, ATTND_STAT_RUNS, a->links[link].batch.n > 0);
+    stats_add(&a->stats, ATTND_STAT_SHARED, a->links[link].batch.tokens_shared);
+    batch_run(&a->links[link], a->team);
+    a->awake_ns = clock_now_ns();
+    job_order_charge(&a->order, link, now, a->awake_ns);
+}
+
 void attnd_tick(struct attnd *a)
 {
     struct job_order_item item;
@@ -211,13 +242,10 @@ void attnd_tick(struct attnd *a)
     acknowledge_epochs(a);
     beat(a, now);
     take_jobs(a);
-    if (!job_order_pop(&a->order, now, &item)) {
+    if (job_order_pop(&a->order, now, &item))
+        run_jobs(a, &item, now);
+    else
         sleep_until_job(a, now);
-        return;
-    }
-    link_run_job(&a->links[item.link], a->team, &item.job);
-    a->awake_ns = clock_now_ns();
-    job_order_charge(&a->order, item.link, now, a->awake_ns);
 }
 
 void attnd_shutdown(struct attnd *a)

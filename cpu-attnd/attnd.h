@@ -1,8 +1,9 @@
 /* attnd.h - the attention worker: takes jobs of all engines of the group and computes them.
  *
  * One process per NUMA node, its thread team pinned there.  The dispatching thread is thread 0 of
- * the team: it takes hints off the rings, orders the jobs, runs them one after the other with the
- * whole team (one job over all cores beats several side by side), and publishes the results.  It
+ * the team: it takes hints off the rings, orders the jobs, runs them with the whole team, one after
+ * the other (over all cores that beats several side by side) or in small batches (batch.h), and
+ * publishes the results.  It
  * owns no request state: killed at any point, the next one goes on from the shared memory. */
 #ifndef OMNI_CPU_ATTND_ATTND_H
 #define OMNI_CPU_ATTND_ATTND_H
@@ -18,6 +19,9 @@ enum { ATTND_ENGINES_MAX = 16 };
 /* clang-format off */
 #define ATTND_STATS(X)                                                                             \
     X(JOBS, "jobs", COUNTER, "attention jobs taken")                                               \
+    X(RUNS, "runs", COUNTER, "runs of the team: jobs that are computed together count once")       \
+    X(SHARED, "tokens_shared", COUNTER,                                                            \
+      "tokens of KV, per layer, that one read served for several jobs")                            \
     X(ATTACHES, "attaches", COUNTER, "attachments to an engine")                                   \
     X(EPOCHS, "epochs", COUNTER, "engine epochs acknowledged")                                     \
     X(QUEUED, "queued", GAUGE, "jobs taken and not yet run")                                       \
@@ -50,7 +54,7 @@ struct attnd {
 int attnd_init(struct attnd *a, const struct omni_config *config, uint32_t index,
                struct error *err);
 
-/* One round: attachments, new jobs, one job; sleeps when there is nothing to do. */
+/* One round: attachments, new jobs, one run of the team; sleeps when there is nothing to do. */
 void attnd_tick(struct attnd *a);
 
 void attnd_shutdown(struct attnd *a);

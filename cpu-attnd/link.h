@@ -12,6 +12,7 @@
 #include "common/shm/directory.h"
 #include "common/shm/engine_page.h"
 #include "common/shm/job_worker.h"
+#include "cpu-attnd/batch.h"
 
 struct link {
     char dir[SEGMENT_PATH_MAX];
@@ -22,7 +23,7 @@ struct link {
     struct arena arena;
     struct directory directory;
     struct attn_scratch *scratch;
-    uint32_t *blocks; /* [directory.blocks_max] block ids of the running job, copied and checked */
+    struct batch batch;
     double bytes_per_ns; /* moving average over finished jobs; 0 = none yet */
     int last_error;      /* of the last attempt to attach, */
     uint32_t n_failed;   /* and how often it came in a row: a reason is logged once */
@@ -38,8 +39,8 @@ void link_detach(struct link *l);
 /* Are the names still the files that are mapped? */
 bool link_is_current(const struct link *l);
 
-/* Computes one job: appends its new k and v to the arena, attends, publishes. */
-void link_run_job(struct link *l, struct team *team, const struct job *job);
+/* KV bytes that the job reads: its window's, if the layer has one.  Its layer must exist. */
+uint64_t link_job_bytes(const struct link *l, const struct job *job);
 
 /* Time that the job will take, by what was measured; 0 while nothing is known. */
 uint64_t link_predict_ns(const struct link *l, const struct job *job);

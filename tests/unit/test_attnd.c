@@ -171,11 +171,101 @@ static void nearest_deadline_first_then_oldest(void **state)
         fixture_post(&engine, i, seq[i], 0, 40, 1);
     }
     for (uint32_t n = 0; n < 4; n++) {
-        attnd_tick(&local); /* takes all, runs one */
+        local.links[0].bytes_per_ns = 1e-6; /* so slow that jobs are not run together */
+        attnd_tick(&local);                 /* takes all, runs one */
         for (uint32_t k = 0; k < 4; k++)
             assert_int_equal(fixture_is_done(&engine, expected[k]), k <= n);
     }
     for (uint32_t i = 0; i < 4; i++)
+        fixture_take(&engine, i, &local);
+    attnd_shutdown(&local);
+}
+
+/* ---- Together -------------------------------------------------------------------------------- */
+
+static uint64_t stat(enum attnd_stat i)
+{
+    return stats_get(&local.stats, i);
+}
+
+static void short_jobs_run_together(void **state)
+{
+    struct sequence_ref seq[4];
+
+    (void)state;
+    open_engine(1);
+    for (uint32_t i = 0; i < 4; i++)
+        seq[i] = fixture_sequence(&engine, 30 + 20 * i);
+    start_local(1);
+    local.links[0].bytes_per_ns = 1e3;
+    for (uint32_t i = 0; i < FIXTURE_SLOTS; i++)
+        fixture_post(&engine, i, seq[i % 4], i / 4, 30 + 20 * (i % 4), 1 + i % 2);
+    attnd_tick(&local);
+    for (uint32_t i = 0; i < FIXTURE_SLOTS; i++)
+        assert_true(fixture_is_done(&engine, i));
+    for (uint32_t i = 0; i < FIXTURE_SLOTS; i++)
+        fixture_take(&engine, i, &local);
+    assert_int_equal(stat(ATTND_STAT_RUNS), 1);
+    assert_int_equal(stat(ATTND_STAT_JOBS), FIXTURE_SLOTS);
+    attnd_shutdown(&local);
+}
+
+/* A prefix of 1,280 tokens, of which one span is read once for three jobs instead of three times.
+ * The jobs come in between others, and one of them asks more queries than its neighbours. */
+static void a_common_prefix_is_read_once(void **state)
+{
+    struct sequence_ref seq[5];
+
+    (void)state;
+    open_engine(1);
+    seq[0] = fixture_sequence(&engine, 1500);
+    seq[1] = fixture_sequence(&engine, 100);
+    seq[2] = fixture_sequence_sharing(&engine, 1290, seq[0], 1280);
+    seq[3] = fixture_sequence_sharing(&engine, 1400, seq[0], 1280);
+    seq[4] = fixture_sequence_sharing(&engine, 1300, seq[0], 1280);
+    const uint32_t pos[5] = {1500, 100, 1290, 1400, 1300};
+    start_local(1);
+    for (uint32_t layer = 0; layer < 4; layer++) {
+        uint64_t before = stat(ATTND_STAT_SHARED);
+
+        local.links[0].bytes_per_ns = 1e3;
+        for (uint32_t i = 0; i < 5; i++)
+            fixture_post(&engine, i, seq[i], layer, pos[i], i == 3 ? 2 : 1);
+        attnd_tick(&local);
+        for (uint32_t i = 0; i < 5; i++)
+            fixture_take(&engine, i, &local);
+        assert_int_equal(stat(ATTND_STAT_SHARED) - before, 2 * 1024);
+    }
+    assert_int_equal(stat(ATTND_STAT_RUNS), 4);
+    attnd_shutdown(&local);
+}
+
+/* Two jobs of 25 us each join while both are due in 60, not in 40; and an engine's rate that nobody
+ * knows promises nothing. */
+static void no_job_joins_that_would_make_another_late(void **state)
+{
+    uint64_t now = 1000 * NS_PER_S;
+    struct sequence_ref seq[2];
+    struct job jobs[2];
+    struct link *l;
+
+    (void)state;
+    open_engine(1);
+    for (uint32_t i = 0; i < 2; i++)
+        seq[i] = fixture_sequence(&engine, 200);
+    start_local(1);
+    l = &local.links[0];
+    for (uint32_t i = 0; i < 2; i++) {
+        fixture_post(&engine, i, seq[i], 0, 200, 1);
+        assert_true(job_worker_next(&l->table, &jobs[i]));
+    }
+    assert_int_equal(batch_add(l, &jobs[0], now, 0), BATCH_JOINED); /* the first always does */
+    assert_int_equal(batch_add(l, &jobs[1], now, UINT64_MAX), BATCH_APART);
+    l->bytes_per_ns = (double)link_job_bytes(l, &jobs[0]) / 25e3;
+    assert_int_equal(batch_add(l, &jobs[1], now, now + 40 * NS_PER_US), BATCH_APART);
+    assert_int_equal(batch_add(l, &jobs[1], now, now + 60 * NS_PER_US), BATCH_JOINED);
+    batch_run(l, local.team);
+    for (uint32_t i = 0; i < 2; i++)
         fixture_take(&engine, i, &local);
     attnd_shutdown(&local);
 }
@@ -445,6 +535,9 @@ int main(void)
         TEST(half_of_the_layers_in_the_arena),
         TEST(two_engines_share_one_worker),
         TEST(nearest_deadline_first_then_oldest),
+        TEST(short_jobs_run_together),
+        TEST(a_common_prefix_is_read_once),
+        TEST(no_job_joins_that_would_make_another_late),
         TEST(bad_fields_are_refused_and_nothing_is_written),
         TEST(a_raised_epoch_voids_what_was_taken),
         TEST(epochs_are_raised_under_load),
