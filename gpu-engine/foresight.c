@@ -123,11 +123,13 @@ static struct latency_measured measure(const struct engine *e, const struct devi
 /* What came back in the sweep. */
 struct returned {
     uint32_t n, n_layers, n_ridden;
+    uint32_t n_out; /* got through the last layer */
 };
 
 static struct returned count_returned(const struct engine *e, const struct device_done *done)
 {
-    struct returned r = {.n = 0};
+    uint32_t n_sampled = e->batch.load.n_out + e->batch.load_b.n_out;
+    struct returned r = {.n_out = done->n_out > n_sampled ? done->n_out - n_sampled : 0};
 
     for (uint32_t l = 0; l < e->geometry.n_layers; l++) {
         r.n += done->layer[l].n_picked;
@@ -171,8 +173,10 @@ static void learn_times(struct engine *e, const struct latency_measured *measure
 
     b->load.returned_rows = (1 - in_b) * r->n;
     b->load.returned_layers = r->n_layers;
+    b->load.returned_out = (1 - in_b) * r->n_out;
     b->load_b.returned_rows = in_b * r->n;
     b->load_b.returned_layers = halves ? r->n_layers : 0;
+    b->load_b.returned_out = in_b * r->n_out;
     latency_observe_two(&e->latency, &b->load, &b->load_b, measured);
 }
 

@@ -74,7 +74,7 @@ int profile_set_kinds(struct latency_model *m, const struct model *model, struct
         if (k == LATENCY_KINDS_MAX)
             return error_set(err, -ENOTSUP, "profile: more than %d kinds of layers",
                              LATENCY_KINDS_MAX);
-        m->kind_of[l] = (uint8_t)k;
+        latency_set_kind(m, l, k);
         if (k < m->n_kinds)
             continue;
         m->kind[m->n_kinds++] =

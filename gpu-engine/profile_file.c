@@ -219,13 +219,14 @@ static void walk_kinds(struct walk *w, struct latency_model *m)
         return;
     }
     text = next_value(w, "kind_of", line);
+    m->n_of[0] = m->n_layers; /* as latency_init has it, before n_layers was known */
     for (uint32_t l = 0; text != NULL && l < m->n_layers; l++) {
         unsigned long kind = strtoul(text, &end, 10);
         if (end == text || kind >= m->n_kinds || *end != (l + 1 < m->n_layers ? ',' : '\0')) {
             refuse(w, "kind_of", "is no list of a kind per layer", line);
             return;
         }
-        m->kind_of[l] = (uint8_t)kind;
+        latency_set_kind(m, l, (uint32_t)kind);
         text = end + 1;
     }
 }

@@ -22,8 +22,16 @@ void latency_init(struct latency_model *m, uint32_t n_layers)
 {
     memset(m, 0, sizeof *m);
     m->n_layers = n_layers <= LATENCY_LAYERS_MAX ? n_layers : LATENCY_LAYERS_MAX;
+    m->n_of[0] = m->n_layers;
     for (int i = 0; i < LATENCY_MODULES; i++)
         m->correction[i].factor = 1;
+}
+
+void latency_set_kind(struct latency_model *m, uint32_t layer, uint32_t kind)
+{
+    m->n_of[m->kind_of[layer]]--;
+    m->kind_of[layer] = (uint8_t)kind;
+    m->n_of[kind]++;
 }
 
 /* ---- Load ------------------------------------------------------------------------------------ */
@@ -76,14 +84,18 @@ void latency_load_set_returned(const struct latency_model *m, struct latency_loa
                                double ride, double late)
 {
     double n_rows = n_entering * rides(ride, m->n_layers), n_layers = n_rows;
+    double n_out = n_entering * pow(ride, m->n_layers);
 
     for (uint32_t l = 0; l < m->n_layers; l++) {
         double merged = rows->back[l] + late * rows->out[l];
-        double further = merged * rides(ride, m->n_layers - 1 - l);
+        uint32_t n_behind = m->n_layers - 1 - l;
+        double further = merged * rides(ride, n_behind);
 
         n_rows += merged + further;
         n_layers += fmin(merged, 1) + further; /* rows under way rarely meet */
+        n_out += merged * pow(ride, n_behind);
     }
+    load->returned_out = n_out;
     load->returned_rows = n_rows;
     load->returned_layers = fmin(n_layers, m->n_layers);
 }
@@ -115,54 +127,74 @@ double latency_stairs_at(const struct latency_stairs *s, double rows)
     return between(s, low + 1 < s->n ? low : s->n - 2, rows);
 }
 
-static const struct latency_kind *kind_of(const struct latency_model *m, uint32_t layer)
+/* Reading the weights, and what rows beyond the first add; corrected. */
+static double dense_of(const struct latency_model *m, uint32_t kind, double rows, double *rows_ns)
 {
-    return &m->kind[m->kind_of[layer]];
+    const struct latency_stairs *s = &m->kind[kind].dense;
+    double ns = latency_stairs_at(s, rows), first = s->n > 0 ? fmin(ns, s->ns[0]) : 0;
+
+    *rows_ns = m->correction[LATENCY_ROWS].factor * (ns - first);
+    return m->correction[LATENCY_DENSE].factor * first + *rows_ns;
 }
 
 double latency_dense_ns(const struct latency_model *m, uint32_t layer, double rows)
 {
-    return m->correction[LATENCY_DENSE].factor * latency_stairs_at(&kind_of(m, layer)->dense, rows);
+    double unused;
+
+    return dense_of(m, m->kind_of[layer], rows, &unused);
 }
 
-static double prefill_ns(const struct latency_model *m, uint32_t layer,
+static double prefill_of(const struct latency_model *m, uint32_t kind,
                          const struct latency_load *load)
 {
-    const struct latency_kind *k = kind_of(m, layer);
+    const struct latency_kind *k = &m->kind[kind];
 
     return m->correction[LATENCY_PREFILL].factor *
-           (k->pa_a * load->c_pa[m->kind_of[layer]] + k->pa_h * load->n_chunk_rows +
-            k->pa_b * load->n_chunks);
+           (k->pa_a * load->c_pa[kind] + k->pa_h * load->n_chunk_rows + k->pa_b * load->n_chunks);
 }
 
-static double decode_ns(const struct latency_model *m, uint32_t layer,
+static double decode_of(const struct latency_model *m, uint32_t kind,
                         const struct latency_load *load)
 {
-    const struct latency_kind *k = kind_of(m, layer);
+    const struct latency_kind *k = &m->kind[kind];
 
     if (load->n_decodes == 0)
         return 0;
     return m->correction[LATENCY_DECODE].factor *
-           (k->da_a * load->c_da[m->kind_of[layer]] + k->da_h * load->n_decodes + k->da_b);
+           (k->da_a * load->c_da[kind] + k->da_h * load->n_decodes + k->da_b);
 }
 
 double latency_attention_ns(const struct latency_model *m, uint32_t layer,
                             const struct latency_load *load)
 {
-    return prefill_ns(m, layer, load) + decode_ns(m, layer, load);
+    uint32_t kind = m->kind_of[layer];
+
+    return prefill_of(m, kind, load) + decode_of(m, kind, load);
+}
+
+double latency_attention_all_ns(const struct latency_model *m, const struct latency_load *load)
+{
+    double ns = 0;
+
+    for (uint32_t k = 0; k < m->n_kinds; k++)
+        ns += m->n_of[k] * (prefill_of(m, k, load) + decode_of(m, k, load));
+    return ns;
 }
 
 /* A layer of the sweep: its expected time, whether any row reaches it or not. */
-static double dense_expected_ns(const struct latency_model *m, uint32_t layer,
-                                const struct latency_load *load)
+static double dense_expected(const struct latency_model *m, uint32_t kind,
+                             const struct latency_load *load, double *rows_ns)
 {
-    double layers = load->returned_layers;
+    double layers = load->returned_layers, share = layers / m->n_layers, ns;
 
+    *rows_ns = 0;
     if (load->n_rows > 0)
-        return latency_dense_ns(m, layer, load->n_rows + load->returned_rows / m->n_layers);
+        return dense_of(m, kind, load->n_rows + load->returned_rows / m->n_layers, rows_ns);
     if (layers <= 0)
         return 0;
-    return layers / m->n_layers * latency_dense_ns(m, layer, fmax(load->returned_rows / layers, 1));
+    ns = share * dense_of(m, kind, fmax(load->returned_rows / layers, 1), rows_ns);
+    *rows_ns *= share;
+    return ns;
 }
 
 static double before_ns(const struct latency_model *m, double n_rows)
@@ -180,10 +212,13 @@ static void add_layers(const struct latency_model *m, const struct latency_load 
 {
     if (load->n_rows == 0 && load->returned_rows <= 0)
         return;
-    for (uint32_t l = 0; l < m->n_layers; l++) {
-        p->dense_ns += dense_expected_ns(m, l, load);
-        p->prefill_ns += prefill_ns(m, l, load);
-        p->decode_ns += decode_ns(m, l, load);
+    for (uint32_t k = 0; k < m->n_kinds; k++) {
+        double rows_ns;
+
+        p->dense_ns += m->n_of[k] * dense_expected(m, k, load, &rows_ns);
+        p->rows_ns += m->n_of[k] * rows_ns;
+        p->prefill_ns += m->n_of[k] * prefill_of(m, k, load);
+        p->decode_ns += m->n_of[k] * decode_of(m, k, load);
     }
     p->return_ns += m->return_ns * load->returned_rows;
 }
@@ -192,7 +227,8 @@ struct latency_prediction latency_predict_two(const struct latency_model *m,
                                               const struct latency_load *a,
                                               const struct latency_load *b)
 {
-    struct latency_prediction p = {.head_ns = head_ns(m, (double)a->n_out + b->n_out),
+    double n_out = (double)a->n_out + b->n_out + a->returned_out + b->returned_out;
+    struct latency_prediction p = {.head_ns = head_ns(m, n_out),
                                    .fixed_ns = before_ns(m, (double)a->n_rows + b->n_rows)};
 
     add_layers(m, a, &p);
@@ -215,9 +251,11 @@ struct latency_prediction latency_predict(const struct latency_model *m,
 static double dense_part_ns(const struct latency_model *m, uint32_t l,
                             const struct latency_load *load, bool before)
 {
-    double ns = dense_expected_ns(m, l, load) + m->return_ns * load->returned_rows / m->n_layers;
-    double pre = kind_of(m, l)->pre_share;
+    uint32_t kind = m->kind_of[l];
+    double rows_ns, ns = dense_expected(m, kind, load, &rows_ns);
+    double pre = m->kind[kind].pre_share;
 
+    ns += m->return_ns * load->returned_rows / m->n_layers;
     return (before ? pre : 1 - pre) * ns;
 }
 
@@ -336,6 +374,18 @@ static void take_module(struct latency_model *m, enum latency_module which, doub
     take_ratio(c, measured_ns, predicted_ns / c->factor);
 }
 
+/* The larger of a product's two parts takes what the other leaves. */
+static void take_products(struct latency_model *m, const struct latency_prediction *p,
+                          double measured_ns)
+{
+    double first_ns = p->dense_ns + p->fixed_ns - p->rows_ns;
+
+    if (p->rows_ns > first_ns)
+        take_module(m, LATENCY_ROWS, measured_ns - first_ns, p->rows_ns);
+    else
+        take_module(m, LATENCY_DENSE, measured_ns - p->rows_ns, first_ns);
+}
+
 /* Dense products and returned rows share one measured time: each takes what the other leaves. */
 static void take_dense(struct latency_model *m, const struct latency_prediction *p,
                        double returned_rows, double measured_ns)
@@ -344,7 +394,7 @@ static void take_dense(struct latency_model *m, const struct latency_prediction 
 
     /* Where returns are much of it, both together fit any split of the time between them. */
     if (p->return_ns <= returns_most * dense_ns)
-        take_module(m, LATENCY_DENSE, measured_ns - p->return_ns, dense_ns);
+        take_products(m, p, measured_ns - p->return_ns);
     if (returned_rows < 1)
         return;
     double each = latency_window_take(&m->returns, (measured_ns - dense_ns) / returned_rows);

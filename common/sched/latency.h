@@ -20,12 +20,17 @@
  *
  * A worker's job takes bytes / bandwidth + a fixed cost.
  *
- * What was measured at start-up (a profile) is corrected online by one factor per module: the
+ * What was measured at start-up (a profile) is corrected online by one factor per module (the dense
+ * products have two, see below): the
  * median of the last measured / predicted ratios, bounded, so that a neighbour that takes the core
  * for a moment moves nothing, and one that stays is followed within some sweeps.  A
  * neighbour slows a sweep in two ways, which are corrected apart: through caches and memory, each
  * module by its own factor; and by taking the core away, the whole sweep by one factor, learnt from
  * the time that the device did compute.
+ *
+ * A dense product's first row takes the time of reading the weights; what further rows add is
+ * arithmetic.  Neighbours that share memory slow the one, those that share the core the other, so
+ * f_D(n) = dense * f(1) + rows * (f(n) - f(1)) with a factor each.
  *
  * Plain data and pure functions; one thread; no clock of its own. */
 #ifndef OMNI_COMMON_SCHED_LATENCY_H
@@ -62,7 +67,8 @@ struct latency_kind {
 
 /* What has a correction: the modules, and the share of time that others take from the device. */
 enum latency_module {
-    LATENCY_DENSE,
+    LATENCY_DENSE,   /* of the first row: bound by reading the weights */
+    LATENCY_ROWS,    /* of the further rows: bound by arithmetic */
     LATENCY_PREFILL, /* attention of chunks: bound by arithmetic */
     LATENCY_DECODE,  /* attention of decodes: bound by memory, which neighbours share */
     LATENCY_HEAD,
@@ -88,7 +94,8 @@ struct latency_worker {
 
 struct latency_model {
     uint32_t n_layers, n_kinds;
-    uint8_t kind_of[LATENCY_LAYERS_MAX];
+    uint8_t kind_of[LATENCY_LAYERS_MAX]; /* latency_set_kind */
+    uint32_t n_of[LATENCY_KINDS_MAX];    /* layers of each kind */
     struct latency_kind kind[LATENCY_KINDS_MAX];
     struct latency_stairs head; /* final norm, LM head, sampling, over sampled rows */
     double fixed_ns, row_ns;    /* before the first layer: per sweep and per common row */
@@ -109,6 +116,7 @@ struct latency_load {
     uint32_t n_entering;    /* offloaded rows that begin at layer 0 */
     double returned_rows;   /* over all layers */
     double returned_layers; /* that have any; read only if there are no common rows */
+    double returned_out;    /* offloaded rows that get through the last layer, and are sampled */
     double c_pa[LATENCY_KINDS_MAX];
     double c_da[LATENCY_KINDS_MAX];
 };
@@ -116,6 +124,7 @@ struct latency_load {
 struct latency_prediction {
     double dense_ns, attention_ns, head_ns, fixed_ns; /* corrected, undisturbed */
     double return_ns;                                 /* all returned rows' own cost */
+    double rows_ns;                                   /* of dense_ns: beyond the first row */
     double prefill_ns, decode_ns;                     /* of attention_ns */
     double busy_ns;                                   /* their sum */
     double total_ns;                                  /* with what others will take */
@@ -125,7 +134,9 @@ struct latency_prediction {
 double latency_window_take(struct latency_window *w, double value);
 double latency_window_median(const struct latency_window *w);
 
+/* All layers are of kind 0 at first. */
 void latency_init(struct latency_model *m, uint32_t n_layers);
+void latency_set_kind(struct latency_model *m, uint32_t layer, uint32_t kind);
 
 /* One row that attends over ctx tokens (its own included): a decode, or a prompt's last token. */
 void latency_load_add_decode(const struct latency_model *m, struct latency_load *load, uint32_t ctx,
@@ -143,7 +154,7 @@ struct latency_offloaded {
     uint16_t out[LATENCY_LAYERS_MAX];  /* their job is with a worker */
 };
 
-/* Expected merges of the sweep, into load->returned_rows and returned_layers.  A row that is back
+/* Expected merges of the sweep, into load->returned_rows, returned_layers and returned_out.  A row that is back
  * is merged at its layer and goes on: each further job rides along with probability `ride`, until
  * one misses or the last layer is through; so does each of n_entering rows from layer 0 on.  A job
  * that is out returns in time with probability `late`: one that has not come since an earlier sweep
@@ -156,6 +167,8 @@ void latency_load_set_returned(const struct latency_model *m, struct latency_loa
 double latency_dense_ns(const struct latency_model *m, uint32_t layer, double rows);
 double latency_attention_ns(const struct latency_model *m, uint32_t layer,
                             const struct latency_load *load);
+/* Of all layers. */
+double latency_attention_all_ns(const struct latency_model *m, const struct latency_load *load);
 
 struct latency_prediction latency_predict(const struct latency_model *m,
                                           const struct latency_load *load);

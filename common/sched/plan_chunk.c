@@ -86,13 +86,13 @@ static uint32_t largest_within(const struct plan *p, const struct candidates *c,
 }
 
 /* The staircase of the kind that most layers are of. */
-static const struct latency_stairs *main_stairs(const struct price *price)
+static const struct latency_stairs *main_stairs(const struct latency_model *m)
 {
     uint32_t best = 0;
 
-    for (uint32_t k = 1; k < price->n_kinds; k++)
-        best = price->count[k] > price->count[best] ? k : best;
-    return &price->m->kind[price->m->kind_of[price->layer[best]]].dense;
+    for (uint32_t k = 1; k < m->n_kinds; k++)
+        best = m->n_of[k] > m->n_of[best] ? k : best;
+    return &m->kind[best].dense;
 }
 
 static double worth_per_ns(const struct plan *p, const struct candidates *c,
@@ -106,9 +106,9 @@ static double worth_per_ns(const struct plan *p, const struct candidates *c,
 static uint32_t best_size(const struct plan *p, const struct candidates *c, uint32_t largest,
                           const struct plan_worth *worth)
 {
-    if (largest == 0 || p->price.m == NULL || p->price.n_kinds == 0)
+    if (largest == 0 || p->price.m == NULL || p->price.m->n_kinds == 0)
         return largest;
-    const struct latency_stairs *s = main_stairs(&p->price);
+    const struct latency_stairs *s = main_stairs(p->price.m);
     double there = p->d->load.n_rows + p->d->load.returned_rows / p->price.m->n_layers;
     double best_worth = worth_per_ns(p, c, worth, largest);
     uint32_t best = largest;

@@ -3,72 +3,23 @@
 #include <math.h>
 #include <stddef.h>
 
-/* ---- Layers by kind -------------------------------------------------------------------------- */
+/* ---- A sweep --------------------------------------------------------------------------------- */
 
 void price_init(struct price *p, const struct latency_model *m)
 {
-    uint32_t at[LATENCY_KINDS_MAX];
-
     *p = (struct price){.m = m};
-    if (m == NULL)
-        return;
-    for (uint32_t k = 0; k < LATENCY_KINDS_MAX; k++)
-        at[k] = LATENCY_KINDS_MAX;
-    for (uint32_t l = 0; l < m->n_layers; l++) {
-        uint32_t k = m->kind_of[l];
-        if (at[k] == LATENCY_KINDS_MAX) {
-            at[k] = p->n_kinds++;
-            p->layer[at[k]] = l;
-        }
-        p->count[at[k]]++;
-    }
-}
-
-/* ---- A sweep --------------------------------------------------------------------------------- */
-
-static double head_and_before_ns(const struct latency_model *m, const struct latency_load *load)
-{
-    return m->correction[LATENCY_HEAD].factor * latency_stairs_at(&m->head, load->n_out) +
-           m->correction[LATENCY_DENSE].factor * (m->fixed_ns + m->row_ns * load->n_rows);
 }
 
 double price_attention_ns(const struct price *p, const struct latency_load *load)
 {
-    double ns = 0;
-
-    for (uint32_t k = 0; k < p->n_kinds; k++)
-        ns += p->count[k] * latency_attention_ns(p->m, p->layer[k], load);
-    return ns;
-}
-
-static double all_layers_dense_ns(const struct price *p, double rows)
-{
-    double ns = 0;
-
-    for (uint32_t k = 0; k < p->n_kinds; k++)
-        ns += p->count[k] * latency_dense_ns(p->m, p->layer[k], rows);
-    return ns;
-}
-
-/* Of returned rows alone, the layers that have any. */
-static double dense_ns(const struct price *p, const struct latency_load *load)
-{
-    double layers = load->returned_layers, n = p->m->n_layers;
-
-    if (load->n_rows > 0)
-        return all_layers_dense_ns(p, load->n_rows + load->returned_rows / n);
-    if (layers <= 0)
-        return 0;
-    return layers / n * all_layers_dense_ns(p, fmax(load->returned_rows / layers, 1));
+    return p->m != NULL ? latency_attention_all_ns(p->m, load) : 0;
 }
 
 double price_ns(const struct price *p, const struct latency_load *load)
 {
     if (p->m == NULL || (load->n_rows == 0 && load->returned_layers <= 0))
         return 0;
-    return p->m->correction[LATENCY_STOLEN].factor *
-           (dense_ns(p, load) + price_attention_ns(p, load) + head_and_before_ns(p->m, load) +
-            p->m->return_ns * load->returned_rows);
+    return latency_predict(p->m, load).total_ns;
 }
 
 void price_set_returned(const struct price *p, struct latency_load *load, double per_layer)
@@ -77,6 +28,7 @@ void price_set_returned(const struct price *p, struct latency_load *load, double
 
     load->returned_rows = per_layer * n;
     load->returned_layers = -expm1(-per_layer) * n;
+    load->returned_out = n > 0 ? per_layer : 0; /* as many end as begin */
 }
 
 /* ---- Load ------------------------------------------------------------------------------------ */

@@ -1,8 +1,5 @@
-/* price.h - the latency model, evaluated fast: what a decision asks dozens of times.
- *
- * Layers of a kind cost the same, so a sweep is priced per kind instead of per layer: the same sum
- * as latency_predict, for 100 layers about 50 times sooner.  Without a model everything costs 0 and
- * every budget holds. */
+/* price.h - the latency model as decisions ask it, dozens of times each.  Without a model
+ * everything costs 0 and every budget holds. */
 #ifndef OMNI_COMMON_SCHED_PRICE_H
 #define OMNI_COMMON_SCHED_PRICE_H
 
@@ -10,9 +7,6 @@
 
 struct price {
     const struct latency_model *m; /* NULL: nothing is priced */
-    uint32_t n_kinds;
-    uint32_t layer[LATENCY_KINDS_MAX]; /* one layer of each kind that has any ... */
-    double count[LATENCY_KINDS_MAX];   /* ... and how many there are */
 };
 
 void price_init(struct price *p, const struct latency_model *m);

@@ -50,7 +50,7 @@ void fixture_model(struct latency_model *m, uint32_t n_kinds)
         steps(&m->kind[k].dense, 400000, 30000.0 + 5000 * k);
     }
     for (uint32_t l = 0; l < m->n_layers; l++)
-        m->kind_of[l] = (uint8_t)(l % n_kinds);
+        latency_set_kind(m, l, l % n_kinds);
     steps(&m->head, 300000, 20000);
     m->fixed_ns = 50000;
     m->row_ns = 100;

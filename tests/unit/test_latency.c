@@ -41,7 +41,7 @@ static void draw_model(struct latency_model *m)
     latency_init(m, N_LAYERS);
     m->n_kinds = 2;
     for (uint32_t l = 0; l < N_LAYERS; l++)
-        m->kind_of[l] = (uint8_t)(l % 2);
+        latency_set_kind(m, l, l % 2);
     for (uint32_t k = 0; k < 2; k++) {
         struct latency_kind *kind = &m->kind[k];
         draw_stairs(&kind->dense, 2 + draw(20), 512);
@@ -305,7 +305,7 @@ static void test_two_batches_are_each_others_window(void **state)
     }
 }
 
-/* One that computes as predicted teaches nothing, one that is twice as slow all modules. */
+/* Of a sweep with a chunk, rows beyond the first and prefill attention are most: they are taught. */
 static void test_two_batches_teach_as_one_does(void **state)
 {
     struct latency_model m;
@@ -322,14 +322,15 @@ static void test_two_batches_teach_as_one_does(void **state)
     latency_load_add_chunk(&m, &b, 100, 50, true);
     const struct latency_prediction p = latency_predict_two(&m, &a, &b);
     for (int i = 0; i < LATENCY_WINDOW; i++) {
-        const struct latency_measured slow = {.dense_ns = 2 * (p.dense_ns + p.fixed_ns),
+        const struct latency_measured slow = {.dense_ns = p.dense_ns + p.fixed_ns + p.rows_ns,
                                               .attention_ns = p.decode_ns + 2 * p.prefill_ns,
                                               .head_ns = 2 * p.head_ns,
                                               .total_ns = 2 * p.busy_ns,
                                               .busy_ns = 2 * p.busy_ns};
         latency_observe_two(&m, &a, &b, &slow);
     }
-    assert_near(m.correction[LATENCY_DENSE].factor, 2, 1e-3);
+    assert_near(m.correction[LATENCY_ROWS].factor, 2, 1e-3);
+    assert_near(m.correction[LATENCY_DENSE].factor, 1, 1e-6);
     assert_near(m.correction[LATENCY_PREFILL].factor, 2, 1e-3);
     assert_near(m.correction[LATENCY_HEAD].factor, 2, 1e-3);
     assert_near(m.correction[LATENCY_DECODE].factor, 1, 1e-6);
@@ -481,17 +482,41 @@ static void test_cost_of_returned_rows_is_learnt(void **state)
 
     (void)state;
     fresh(&m, &load);
+    const struct latency_model bare = m;
+    double dense = 0;
     for (int i = 0; i < 40 * LATENCY_WINDOW; i++) {
         load.returned_rows = draw(3) * draw(30);
-        struct latency_prediction p = latency_predict(&m, &load);
-        double bare = (p.dense_ns + p.fixed_ns) / m.correction[LATENCY_DENSE].factor;
-        double dense = 1.2 * bare + 20000 * load.returned_rows;
+        struct latency_prediction p = latency_predict(&bare, &load);
+        dense = 1.2 * (p.dense_ns + p.fixed_ns) + 20000 * load.returned_rows;
         const struct latency_measured seen = {
             .dense_ns = dense, .total_ns = dense + 1, .busy_ns = dense + 1};
         latency_observe(&m, &load, &seen);
     }
+    const struct latency_prediction last = latency_predict(&m, &load);
     assert_near(m.return_ns, 20000, 2000);
-    assert_near(m.correction[LATENCY_DENSE].factor, 1.2, 0.05);
+    assert_near(last.dense_ns + last.fixed_ns + last.return_ns, dense, 0.02 * dense);
+}
+
+/* Memory that neighbours use slows the first row, a core that they share the others. */
+static void test_reading_and_arithmetic_are_corrected_apart(void **state)
+{
+    struct latency_model m;
+    struct latency_load decode = {.n_rows = 0}, chunk;
+
+    (void)state;
+    fresh(&m, &chunk);
+    const struct latency_model bare = m;
+    latency_load_add_decode(&m, &decode, 500, true);
+    for (int i = 0; i < 4 * LATENCY_WINDOW; i++) {
+        const struct latency_load *load = i % 2 == 0 ? &decode : &chunk;
+        struct latency_prediction p = latency_predict(&bare, load);
+        double first = p.dense_ns + p.fixed_ns - p.rows_ns, dense = 1.5 * first + 0.9 * p.rows_ns;
+        const struct latency_measured seen = {
+            .dense_ns = dense, .total_ns = dense + 1, .busy_ns = dense + 1};
+        latency_observe(&m, load, &seen);
+    }
+    assert_near(m.correction[LATENCY_DENSE].factor, 1.5, 1e-3);
+    assert_near(m.correction[LATENCY_ROWS].factor, 0.9, 1e-3);
 }
 
 /* A neighbour that takes a third of the core stretches sweeps, whichever module it hits: the
@@ -555,6 +580,7 @@ int main(void)
         cmocka_unit_test(test_correction_ignores_outliers),
         cmocka_unit_test(test_correction_is_bounded),
         cmocka_unit_test(test_cost_of_returned_rows_is_learnt),
+        cmocka_unit_test(test_reading_and_arithmetic_are_corrected_apart),
         cmocka_unit_test(test_stolen_time_is_no_modules_fault),
         cmocka_unit_test(test_correction_of_a_module_that_did_not_run),
     };
