@@ -81,6 +81,55 @@ static void nodes_of_synthetic_machines(void **state)
     }
 }
 
+static const struct topology_node *node_of(const struct topology *t, int os_index)
+{
+    for (uint32_t i = 0; i < t->n_nodes; i++) {
+        if ((int)t->node[i].os_index == os_index)
+            return &t->node[i];
+    }
+    fail_msg("there is no node %d", os_index);
+    return NULL;
+}
+
+/* A place's cpus are one per core, a thread for each, on the node that its memory is bound to. */
+static void assert_at_home(const struct topology *t, const struct topology_place *p)
+{
+    const struct topology_node *node = node_of(t, p->node);
+    uint32_t n_cores = 0;
+
+    for (uint32_t c = 0; c < node->n_cores; c++)
+        n_cores += cpu_set_has(&p->cpus, node->core_cpu[c]);
+    assert_int_equal(n_cores, cpu_set_count(&p->cpus));
+    assert_int_equal(p->n_threads, n_cores);
+}
+
+/* With a worker per node: every core has exactly one owner, the engine takes half of its node's,
+ * the other workers have their nodes to themselves, and the router stays off the workers' cores. */
+static void workers_threads_and_memory_are_at_home(void **state)
+{
+    static const char *const machines[] = {"numa:2 core:8 pu:2", "numa:4 core:6 pu:2",
+                                           "pack:2 numa:4 core:8 pu:2"};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof machines / sizeof *machines; i++) {
+        struct topology t;
+        load(&t, machines[i]);
+        struct topology_plan plan = plan_for(&t, 1, t.n_nodes);
+        uint32_t n_threads = plan.engine[0].n_threads, home = 0;
+
+        assert_at_home(&t, &plan.engine[0]);
+        assert_int_equal(plan.engine[0].n_threads, t.node[0].n_cores / 2);
+        for (uint32_t w = 0; w < t.n_nodes; w++) {
+            assert_at_home(&t, &plan.worker[w]);
+            assert_false(cpu_set_intersects(&plan.router.cpus, &plan.worker[w].cpus));
+            home += plan.worker[w].node == plan.engine[0].node;
+            n_threads += plan.worker[w].n_threads;
+        }
+        assert_int_equal(home, 1);
+        assert_int_equal(n_threads, t.n_cores);
+    }
+}
+
 static void two_cores_are_split(void **state)
 {
     struct topology t;
@@ -239,6 +288,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nodes_of_synthetic_machines),
+        cmocka_unit_test(workers_threads_and_memory_are_at_home),
         cmocka_unit_test(two_cores_are_split),
         cmocka_unit_test(one_core_is_shared),
         cmocka_unit_test(two_sockets_with_hyperthreads),
