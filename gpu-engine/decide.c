@@ -50,6 +50,7 @@ static void set_limits(struct engine *e)
                    .slo_use_pct = c->slo_use_pct,
                    .headroom_pct = c->engine_auto_free_pct},
     };
+    sched_without_parse(c->engine_without, &l->params.without, NULL); /* checked at start */
     /* The decision's list is as long as its sequences; `room` counts from sweep to sweep. */
     l->elsewhere_max = e->elsewhere.room != NULL ? ELSEWHERE_MAX : 0;
     e->decide.waits = caps.waits != 0;
@@ -85,8 +86,12 @@ static const char *lacks(const struct engine *e, const struct sched_policy *poli
 int decide_check(const struct engine *e, struct error *err)
 {
     const struct sched_policy *policy = configured_policy(e->config);
-    const char *lack = lacks(e, policy);
+    const char *lack = lacks(e, policy), *known;
+    uint32_t without;
 
+    if (sched_without_parse(e->config->engine_without, &without, &known) != 0)
+        return error_set(err, -EINVAL, "engine.without = %s: known are %s",
+                         e->config->engine_without, known);
     if (lack == NULL)
         return 0;
     return error_set(err, -ENOTSUP, "engine.policy = %s on engine.device = %s: %s", policy->name,

@@ -66,16 +66,16 @@ static int set_config(struct sim_run *r, struct error *err)
     c->slo_ttft_ms = (uint32_t)(o->ttft_slo_s * 1e3);
     c->slo_tpot_ms = (uint32_t)(o->tpot_slo_s * 1e3);
     c->worker_slots = o->slots;
-    /* The others fit their chunks to the objective, sweep by sweep. */
-    c->engine_chunk_tokens = o->chunk_tokens != 0              ? o->chunk_tokens
-                             : strcmp(o->policy, "group") == 0 ? fit_chunk(r)
-                                                               : CHUNK_MAX;
-    return o->slots > 0 && o->p_max > 0 ? 0
     c->slo_admission = !o->admit_all;
     for (const char *const *at = o->settings; at != NULL && *at != NULL; at++) {
         if (config_set(c, *at, err) != 0)
             return -EINVAL;
     }
+    /* The others fit their chunks to the objective, sweep by sweep. */
+    c->engine_chunk_tokens = o->chunk_tokens != 0              ? o->chunk_tokens
+                             : strcmp(o->policy, "group") == 0 ? fit_chunk(r)
+                                                               : CHUNK_MAX;
+    return o->slots > 0 && o->p_max > 0 ? 0
                                         : error_set(err, -EINVAL, "slots and p_max must not be 0");
 }
 
@@ -241,6 +241,12 @@ void sim_run_destroy(struct sim_run *r)
 
 int sim_run_add(struct sim_run *r, double at_s, bool latency_sensitive, struct sim_pair lengths)
 {
+    return sim_run_add_for(r, at_s, NULL, latency_sensitive, lengths);
+}
+
+int sim_run_add_for(struct sim_run *r, double at_s, const char *tenant, bool latency_sensitive,
+                    struct sim_pair lengths)
+{
     uint32_t at = r->n_extras;
     struct sim_extra *grown = realloc(r->extras, (r->n_extras + 1) * sizeof *grown);
 
@@ -251,6 +257,7 @@ int sim_run_add(struct sim_run *r, double at_s, bool latency_sensitive, struct s
     for (; at > 0 && (double)r->extras[at - 1].at_ns > at_s * 1e9; at--)
         r->extras[at] = r->extras[at - 1];
     r->extras[at] = (struct sim_extra){.at_ns = (uint64_t)(at_s * 1e9),
+                                       .tenant = tenant,
                                        .latency_sensitive = latency_sensitive,
                                        .lengths = lengths};
     return 0;
@@ -283,12 +290,6 @@ static uint64_t next_event_ns(const struct sim_run *r)
 /* At an edge of the window, as far as sweeps go. */
 static void mark_edges(struct sim_run *r)
 {
-    return sim_run_add_for(r, at_s, NULL, latency_sensitive, lengths);
-}
-
-int sim_run_add_for(struct sim_run *r, double at_s, const char *tenant, bool latency_sensitive,
-                    struct sim_pair lengths)
-{
     if (!r->marked_first && r->clock.now_ns >= r->from_ns) {
         sim_run_take_mark(r, &r->first);
         r->marked_first = true;
@@ -299,7 +300,6 @@ int sim_run_add_for(struct sim_run *r, double at_s, const char *tenant, bool lat
     }
 }
 
-                                       .tenant = tenant,
 static void tell_progress(struct sim_run *r)
 {
     if (r->options.progress == NULL || r->clock.now_ns < r->progress_ns)

@@ -99,8 +99,8 @@ const struct sim_timing *sim_run_timing(const struct sim_run *r);
 
 /* Adds a request before the run starts, beside the load. */
 int sim_run_add(struct sim_run *r, double at_s, bool latency_sensitive, struct sim_pair lengths);
-
-#endif
 /* The same, of a tenant; its name is borrowed. */
 int sim_run_add_for(struct sim_run *r, double at_s, const char *tenant, bool latency_sensitive,
                     struct sim_pair lengths);
+
+#endif

@@ -88,13 +88,13 @@ static bool submit_for(struct sim_run *r, uint64_t arrival_ns, const char *tenan
     return accepted;
 }
 
-static void submit_extras(struct sim_run *r)
 bool sim_run_submit(struct sim_run *r, uint64_t arrival_ns, bool latency_sensitive,
                     struct sim_pair drawn)
 {
     return submit_for(r, arrival_ns, NULL, latency_sensitive, drawn);
 }
 
+static void submit_extras(struct sim_run *r)
 {
     for (; r->next_extra < r->n_extras && r->extras[r->next_extra].at_ns <= r->clock.now_ns;
          r->next_extra++) {
