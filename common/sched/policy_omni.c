@@ -32,7 +32,10 @@
  * Prompts with time.  A latency-sensitive prompt that would take the whole budget is made smaller by
  * what decodes and returned rows cost, as long as all that wait are in time twice over.
  *
- * Reads: auto_free_pct, slo_use_pct, without (see enum sched_without). */
+ * offload: `always` gives best effort no decode on the device, where only its prompts run; `never`
+ * sends nobody out, and residents that are there go on or come back.
+ *
+ * Reads: offload, auto_free_pct, slo_use_pct, without (see enum sched_without). */
 #include <math.h>
 
 #include "common/sched/plan.h"
@@ -42,19 +45,18 @@
 #define PLACE_MARGIN 0.1
 /* What happens later is not counted when it is asked whether a prompt pays. */
 #define HORIZON_NS 180e9
-/* Latency-sensitive promises may leave so large a share of the device before best effort yields
- * time. */
-#define LS_BLOCKS_EASY 0.25
-/* What it keeps of the budget even then. */
-#define LS_BLOCKS_FLOOR 0.35
+/* Standard deviations of the number of latency-sensitive requests that fit on the device: nearer to
+ * full than so many, best effort yields time. */
+#define LS_SPREADS 3
 /* Share of the budget that best-effort decodes may keep from prompts which have time. */
 #define DECODE_SHARE 0.25
 
 struct omni {
     struct plan p;
     double budget_ns;
-    uint32_t reserve; /* device blocks for latency-sensitive growth */
-    uint32_t staging; /* and for the next prompt */
+    double best_effort_ns; /* what of it best effort may fill, latency-sensitive rows included */
+    uint32_t reserve;      /* device blocks for latency-sensitive growth */
+    uint32_t staging;      /* and for the next prompt */
     double n_layers;
     double job_ns, fixed_ns; /* of a mean resident's job, per layer */
     double rate;             /* tokens per ns that the workers can read for */
@@ -103,7 +105,7 @@ static void look_at_workers(struct omni *o)
         jobs_per_ns += job > 0 ? 1 / job : 0;
         latency += latency_job_ns(p->price.m, w, 0);
     }
-    o->can_offload = n_usable > 0;
+    o->can_offload = n_usable > 0 && p->limits->params.offload != SCHED_OFFLOAD_NEVER;
     o->rate = jobs_per_ns / o->n_layers;
     o->job_ns = jobs_per_ns > 0 ? n_usable / jobs_per_ns : 0;
     o->fixed_ns = n_usable > 0 ? latency / n_usable : 0;
@@ -266,6 +268,8 @@ static void judge(struct omni *o)
     o->decode_worth = decode_worth(o);
     if (o->can_offload && !without(o, SCHED_WITHOUT_PLACEMENT))
         compare_places(o);
+    if (plan_decodes_at_workers(&o->p))
+        o->at_workers = INFINITY;
     o->prompt_worth = prompt_worth(o);
     if (o->surplus)
         o->staging = 0;
@@ -404,18 +408,29 @@ static double ttft_slack_ns(const struct omni *o)
     return fmax(0, slack);
 }
 
-/* Time that best effort may fill.  Latency-sensitive requests hold blocks for as long as they run,
- * and are refused when all are promised: the nearer that is, the less may a sweep be lengthened,
- * whatever the objective would bear. */
-static double best_effort_budget_ns(const struct omni *o)
+/* Share of the budget that latency-sensitive requests leave to best effort.  They hold blocks for as
+ * long as they run, and are refused when all are promised: the nearer that is, the less may a sweep
+ * be lengthened, whatever the objective would bear.  Near is a matter of chance: of n that fit on
+ * average, sqrt(n) more come by now and then. */
+static double time_share(const struct omni *o)
 {
     const struct plan *p = &o->p;
-    double ls_ns = price_ns(&p->price, &p->d->load);
-    double free_share = 1 - (double)p->sums.ls_promise / fmax(1, p->limits->n_blocks);
-    double share = fmin(1, fmax(LS_BLOCKS_FLOOR, free_share / LS_BLOCKS_EASY));
+    double n = p->sums.n[PLAN_LS_DECODE] + p->sums.n[PLAN_LS_PREFILL];
+    double promised = (double)p->sums.ls_promise / fmax(1, p->limits->n_blocks);
+    double n_most = promised > 0 ? n / promised : 1;
 
+    return fmin(1, fmax(0, 1 - promised) * sqrt(fmax(1, n_most)) / LS_SPREADS);
+}
+
+/* Time that best effort may fill. */
+static double best_effort_budget_ns(const struct omni *o)
+{
+    double ls_ns = price_ns(&o->p.price, &o->p.d->load);
+
+    if (isinf(o->budget_ns))
+        return ls_ns + ttft_slack_ns(o);
     return fmin(fmin(o->budget_ns, ls_ns + ttft_slack_ns(o)),
-                isinf(o->budget_ns) ? INFINITY : fmax(share * o->budget_ns, ls_ns));
+                fmax(time_share(o) * o->budget_ns, ls_ns));
 }
 
 /* Output that a prompt's token makes possible. */
@@ -429,7 +444,6 @@ static double output_per_row(const struct omni *o)
 static void give_chunks(struct omni *o)
 {
     struct plan *p = &o->p;
-    double budget_ns = best_effort_budget_ns(o);
     double window_ns = price_attention_ns(&p->price, &p->d->load) / o->n_layers;
     struct plan_worth worth = {.sweep = o->decode_worth * p->n_picked[PLAN_BE_DECODE],
                                .per_ns = o->rate,
@@ -438,9 +452,9 @@ static void give_chunks(struct omni *o)
     uint32_t keep = blocks_to_leave(o);
 
     if (without(o, SCHED_WITHOUT_STAIRS))
-        plan_be_chunks(p, budget_ns, UINT32_MAX, keep);
+        plan_be_chunks(p, o->best_effort_ns, UINT32_MAX, keep);
     else
-        plan_be_chunks_by_stairs(p, budget_ns, keep, &worth);
+        plan_be_chunks_by_stairs(p, o->best_effort_ns, keep, &worth);
 }
 
 /* Decodes first: their prompts are paid for.  Where they leave no time for prompts although workers
@@ -451,9 +465,7 @@ static void give_best_effort(struct omni *o)
      */
     if (plan_is_forced(&o->p, PLAN_BE_PREFILL, o->p.starved[PLAN_BE_PREFILL]))
         plan_be_chunks(&o->p, 0, o->p.limits->block_tokens, o->reserve);
-    double until = price_ns(&o->p.price, &o->p.d->load) + ttft_slack_ns(o);
-
-    plan_be_decodes(&o->p, fmin(o->budget_ns, until), UINT32_MAX);
+    plan_be_decodes(&o->p, o->best_effort_ns, UINT32_MAX);
     give_chunks(o);
 }
 
@@ -566,7 +578,7 @@ static void fund_waiting(struct omni *o, const struct way *w)
 {
     struct sched_decision *d = o->p.d;
     /* Nobody to hurry for: a sweep at most doubles. */
-    double slack = fmin(o->budget_ns - w->sweep_ns, w->sweep_ns);
+    double slack = fmin(o->best_effort_ns - w->sweep_ns, w->sweep_ns);
 
     if (without(o, SCHED_WITHOUT_WAITING) || without(o, SCHED_WITHOUT_RIDING) || !(o->job_ns > 0) ||
         !(slack > 0) || o->rate <= w->per_ns || o->n_residents == 0)
@@ -662,6 +674,7 @@ static void decide(const struct sched_state *state, struct sched_decision *d)
     judge(&o);
     place(&o);
     bring_back(&o);
+    o.best_effort_ns = best_effort_budget_ns(&o);
     give_best_effort(&o);
     d->p_max = returned_within(&o);
     d->ride = !without(&o, SCHED_WITHOUT_RIDING);

@@ -330,7 +330,61 @@ static void test_more_time_gives_no_less(void **state)
     }
 }
 
+/* The nearer to all of the device the promises to latency-sensitive requests come, the less time
+ * does best effort take; and none when it is full. */
+static void test_a_full_device_keeps_best_effort_short(void **state)
+{
+    (void)state;
+    uint32_t before = UINT32_MAX, first = 0, n = 0;
+
+    for (uint32_t rest = 0; rest <= 2000; rest += 100) {
+        with_chats();
+        f.limits.n_blocks = 1600;
+        f.state.n_free_blocks = 1600 - 10 * f.seqs[0].n_blocks;
+        for (uint32_t i = 0; i < 10; i++)
+            f.seqs[i].n_rest = rest;
+        fixture_add(&f, 1, SCHED_WAITING, 2000);
+        decide();
+        n = rows_of(&d, 10);
+        assert_true(n <= before);
+        first = rest == 0 ? n : first;
+        before = n;
+    }
+    assert_true(first > 400);
+    assert_true(n < 10);
+}
+
 /* ---- Placement ------------------------------------------------------------------------------- */
+
+static uint32_t best_effort_decodes(void)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < d.n_seqs; i++) {
+        const struct sched_seq *s = &f.seqs[d.rows[i].seq];
+        n += !s->latency_sensitive && sched_is_decode(s);
+    }
+    return n;
+}
+
+static void test_offload_always_and_never_are_exact(void **state)
+{
+    (void)state;
+    uint32_t n_out = 0, n_rows = 0;
+
+    for (uint64_t seed = 1; seed <= N_RANDOM; seed++) {
+        fixture_random(&f, seed, 3);
+        f.limits.params.offload = SCHED_OFFLOAD_ALWAYS;
+        decide();
+        assert_true(f.limits.n_workers == 0 || best_effort_decodes() + d.n_in == 0);
+        n_out += d.n_out;
+        f.limits.params.offload = SCHED_OFFLOAD_NEVER;
+        decide();
+        assert_int_equal(d.n_out, 0);
+        n_rows += best_effort_decodes();
+    }
+    assert_true(n_out > 0 && n_rows > 0);
+}
 
 static void test_the_newest_leave_room_for_the_next_prompt(void **state)
 {
@@ -570,6 +624,8 @@ int main(void)
         cmocka_unit_test(test_starved_prompts_that_wait_have_patience),
         cmocka_unit_test(test_more_blocks_give_no_less),
         cmocka_unit_test(test_more_time_gives_no_less),
+        cmocka_unit_test(test_a_full_device_keeps_best_effort_short),
+        cmocka_unit_test(test_offload_always_and_never_are_exact),
         cmocka_unit_test(test_the_newest_leave_room_for_the_next_prompt),
         cmocka_unit_test(test_a_resident_comes_back_settled_and_when_nobody_waits),
         cmocka_unit_test(test_surplus_residents_come_back_before_prompts_begin),
