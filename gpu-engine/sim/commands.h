@@ -9,5 +9,6 @@ enum { COMMAND_DONE = 0, COMMAND_FAILED = 1, COMMAND_USAGE = 2 };
 int command_profile(int argc, char **argv);
 int command_run(int argc, char **argv);
 int command_plan(int argc, char **argv);
+int command_group(int argc, char **argv);
 
 #endif

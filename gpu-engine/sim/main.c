@@ -11,6 +11,7 @@ static const struct {
     const char *doc;
 } commands[] = {
     {"run", command_run, "one load on one machine, in virtual time"},
+    {"group", command_group, "a configured group under a recorded load, in virtual time"},
     {"plan", command_plan, "how much best effort fits beside a load, and what more would buy"},
     {"profile", command_profile, "take, show or check the latency model's profile of a model"},
 };

@@ -28,6 +28,7 @@ struct reader {
     const char *name;
     uint32_t line;
     int column[N_COLUMNS]; /* of a CSV */
+    bool dated;            /* times are dates */
     struct error *err;
 };
 
@@ -76,6 +77,7 @@ static int finish(struct reader *r)
     double first_s = t->arrivals[0].at_s;
     for (uint32_t i = 0; i < t->n; i++)
         t->arrivals[i].at_s -= first_s;
+    t->begin_s = r->dated ? 0 : first_s;
     double last_s = t->arrivals[t->n - 1].at_s;
     if (last_s <= 0)
         return error_set(r->err, -EINVAL, "%s: all arrivals have the same time", r->name);
@@ -126,7 +128,7 @@ static int read_heading(struct reader *r, char *line)
 }
 
 /* Seconds, or a date and a time of day with any fraction. */
-static bool parse_moment(const char *text, double *at_s)
+static bool parse_moment(struct reader *r, const char *text, double *at_s)
 {
     struct tm tm = {.tm_isdst = 0};
     char *end;
@@ -140,6 +142,7 @@ static bool parse_moment(const char *text, double *at_s)
     rest = strptime(rest + 1, "%H:%M:%S", &tm);
     if (rest == NULL)
         return false;
+    r->dated = true;
     *at_s = (double)timegm(&tm);
     if (*rest == '.')
         *at_s += strtod(rest, &end);
@@ -165,7 +168,7 @@ static int read_row(struct reader *r, char *line)
         if (at >= n)
             return error_set(r->err, -EINVAL, "%s: line %u has %d columns, column %d is missing",
                              r->name, r->line, n, at + 1);
-        if (!(which == COLUMN_TIME ? parse_moment(fields[at], &value[which])
+        if (!(which == COLUMN_TIME ? parse_moment(r, fields[at], &value[which])
                                    : parse_count(fields[at], &value[which])))
             return error_set(r->err, -EINVAL, "%s: line %u, column %d: '%s' is no %s", r->name,
                              r->line, at + 1, fields[at],

@@ -27,7 +27,8 @@ struct plan_arrival {
 struct plan_trace {
     struct plan_arrival *arrivals; /* ascending from 0 */
     uint32_t n, cap, n_left_out;
-    double span_s; /* until one mean gap after the last: a trace may be gone through again */
+    double begin_s; /* of the first, where times are numbers; a date begins anywhere: 0 */
+    double span_s;  /* until one mean gap after the last: a trace may be gone through again */
 };
 
 /* path "-": standard input.  0, or -errno; -EINVAL names file, line and field. */

@@ -43,6 +43,7 @@ struct sim_load {
     double burst_s; /* the rate is redrawn so often, between 0.25 and 1.75 times; 0 = steady */
     double be_rate; /* requests/s; 0: so many are always waiting: */
     uint32_t be_backlog;
+    uint32_t be_in_flight; /* not 0: a closed loop of so many instead, of the list in its order */
     struct sim_lengths ls, be;
     struct sim_times be_times; /* n 0: Poisson; else at be_rate all the same, faster or slower */
 };

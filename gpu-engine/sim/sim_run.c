@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "common/base/clock.h"
+#include "gpu-engine/setup.h"
 #include "gpu-engine/sim/sim_run_private.h"
 
 enum { SEQS_DEVICE = 640, SEQS_WORKER = 384, SEQS_MAX = 3072 };
@@ -57,6 +58,10 @@ static int set_config(struct sim_run *r, struct error *err)
     const struct sim_options *o = &r->options;
     struct omni_config *c = &r->config;
 
+    if (o->group != NULL) {
+        *c = *o->group->config;
+        return 0;
+    }
     config_defaults(c);
     c->engine_max_seqs = max_seqs(r);
     c->engine_offload = o->offload;
@@ -98,6 +103,40 @@ static void set_sizes(struct sim_run *r)
     e->n_vocab = r->options.model->n_vocab;
 }
 
+static int set_group_sizes(struct sim_run *r, struct error *err)
+{
+    const struct model *model = r->options.group->model;
+    struct engine *e = &r->engine;
+    struct setup_sizes sizes;
+    int rc = setup_geometry(&e->geometry, &r->config, model, err);
+
+    if (rc != 0)
+        return rc;
+    setup_sizes(&sizes, &r->config, model, &e->geometry);
+    e->context_max = sizes.context_max;
+    e->table_max = sizes.table_max;
+    e->rows_max = sizes.rows_max;
+    e->seqs_max = sizes.seqs_max;
+    e->returned_max = sizes.returned_max;
+    e->device_blocks = sizes.device_blocks;
+    e->n_vocab = model->n_vocab;
+    return 0;
+}
+
+static int set_machine_sizes(struct sim_run *r, struct error *err)
+{
+    const struct sim_options *o = &r->options;
+
+    if (sim_model_geometry(o->model, o->kv_type, BLOCK_TOKENS, &r->engine.geometry) != 0)
+        return error_set(err, -EINVAL, "model %s: its KV geometry is out of bounds",
+                         o->model->name);
+    set_sizes(r);
+    return r->engine.device_blocks > 0
+               ? 0
+               : error_set(err, -EINVAL, "%s does not fit %s: no KV block is left", o->model->name,
+                           o->machine.name);
+}
+
 /* ---- Opening --------------------------------------------------------------------------------- */
 
 static int open_timing(struct sim_run *r, struct error *err)
@@ -106,7 +145,10 @@ static int open_timing(struct sim_run *r, struct error *err)
     uint32_t rows_max = CHUNK_MAX + SEQS_MAX;
     int rc = 0;
 
-    sim_machine_timing(&o->machine, o->model, o->kv_type, rows_max, &r->timing);
+    if (o->group != NULL)
+        r->timing = *o->group->timing;
+    else
+        sim_machine_timing(&o->machine, o->model, o->kv_type, rows_max, &r->timing);
     r->timing.noise = o->noise;
     r->timing.seed = o->load.seed;
     r->timing.no_deadlines = o->no_deadlines;
@@ -122,9 +164,6 @@ static int open_device(struct sim_run *r, struct error *err)
 {
     struct engine *e = &r->engine;
 
-    if (e->device_blocks == 0)
-        return error_set(err, -EINVAL, "%s does not fit %s: no KV block is left",
-                         r->options.model->name, r->options.machine.name);
     r->setup = (struct sim_setup){.timing = &r->timing, .clock = &r->clock};
     struct device_config config = {.geometry = &e->geometry,
                                    .exchange = e->exchange,
@@ -145,7 +184,8 @@ static int open_elsewhere(struct sim_run *r)
     const struct sim_options *o = &r->options;
     struct sim_cpu_sink sink = sim_run_cpu_sink(r);
 
-    if (strcmp(o->policy, "headroom") != 0 || o->offload == CONFIG_OFFLOAD_NEVER)
+    if (o->group != NULL || strcmp(o->policy, "headroom") != 0 ||
+        o->offload == CONFIG_OFFLOAD_NEVER)
         return 0;
     r->engine.elsewhere = sim_run_elsewhere(r);
     return sim_cpu_engine_create(&r->cpu_engine, &o->machine, o->model, o->kv_type, &sink);
@@ -155,6 +195,9 @@ static int open_elsewhere(struct sim_run *r)
 static int choose_policy(struct sim_run *r, struct error *err)
 {
     const char *known;
+
+    if (r->options.group != NULL)
+        return 0; /* it has it from its configuration */
     const struct sched_policy *policy = sched_policy_find(r->options.policy, &known);
 
     if (policy == NULL)
@@ -175,10 +218,9 @@ static int open_engine(struct sim_run *r, struct error *err)
 
     if (rc != 0)
         return rc;
-    if (sim_model_geometry(o->model, o->kv_type, BLOCK_TOKENS, &e->geometry) != 0)
-        return error_set(err, -EINVAL, "model %s: its KV geometry is out of bounds",
-                         o->model->name);
-    set_sizes(r);
+    rc = o->group != NULL ? set_group_sizes(r, err) : set_machine_sizes(r, err);
+    if (rc != 0)
+        return rc;
     rc = exchange_sim_create(&e->exchange, &r->timing, &e->geometry, &r->clock, o->slots);
     if (rc != 0)
         return error_set(err, rc, "no memory for the workers");

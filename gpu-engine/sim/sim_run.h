@@ -15,6 +15,7 @@
 
 #include "common/base/config.h"
 #include "gpu-engine/engine.h"
+#include "gpu-engine/sim/sim_group.h"
 #include "gpu-engine/sim/sim_histogram.h"
 #include "gpu-engine/sim/sim_load.h"
 #include "gpu-engine/sim/sim_machine.h"
@@ -23,6 +24,7 @@
 struct sim_options {
     struct sim_machine machine; /* a named one, perhaps changed */
     const struct sim_model *model;
+    const struct sim_group *group; /* not NULL: this one instead of machine, model and sizes */
     enum kv_type kv_type;
     const char *profile;  /* file for the device's times; NULL: first principles */
     struct sim_load load; /* borrowed lists */

@@ -83,6 +83,7 @@ static bool submit_for(struct sim_run *r, uint64_t arrival_ns, const char *tenan
     fill_prompt(r, i, lengths.n_in);
     bool accepted = intake_submit(&r->engine, &m);
     r->requests[i].accepted = accepted;
+    r->be_open += accepted && !latency_sensitive;
     r->be_before_first += accepted && !latency_sensitive;
     r->ls_open += accepted && latency_sensitive && sim_run_in_window(r, arrival_ns);
     return accepted;
@@ -117,6 +118,19 @@ static void submit_arrivals(struct sim_run *r, struct sim_arrivals *a, bool late
     }
 }
 
+/* A closed loop: as one ends the next of the list comes. */
+static void keep_in_flight(struct sim_run *r)
+{
+    const struct sim_load *load = &r->options.load;
+
+    while (r->be_open < load->be_in_flight) {
+        uint32_t before = r->be_open;
+        sim_run_submit(r, r->clock.now_ns, false, load->be.pairs[r->n_be++ % load->be.n_pairs]);
+        if (r->be_open == before)
+            break; /* refused: the next one would be too */
+    }
+}
+
 /* An endless queue: so many always wait for their first token. */
 static void top_up_backlog(struct sim_run *r)
 {
@@ -143,6 +157,8 @@ void sim_run_submit_due(struct sim_run *r)
     submit_arrivals(r, &r->be_arrivals, false);
     if (r->options.be_computed)
         sim_run_feed(r);
+    else if (r->options.load.be_in_flight > 0)
+        keep_in_flight(r);
     else
         top_up_backlog(r);
 }

@@ -48,6 +48,7 @@ struct sim_run {
     uint64_t n_drawn;     /* of those that are there at the beginning */
     struct sim_pair next; /* of best effort that is put into arenas */
     bool has_next, begun;
+    uint32_t be_open;           /* best-effort requests that have not ended */
     uint32_t be_before_first;   /* best-effort requests that have no token yet */
     uint32_t ls_open;           /* of the window, not ended */
     uint64_t from_ns, until_ns; /* the window */

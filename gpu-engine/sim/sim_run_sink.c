@@ -58,6 +58,7 @@ static void note_end(struct sim_run *r, struct sim_request *q, bool finished, bo
     q->end_ns = r->clock.now_ns;
     q->finished = finished;
     q->failed = failed;
+    r->be_open -= !q->latency_sensitive;
     r->be_before_first -= !q->latency_sensitive && q->first_ns == 0;
     r->ls_open -= q->latency_sensitive && sim_run_in_window(r, q->arrival_ns);
 }

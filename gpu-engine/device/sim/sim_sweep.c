@@ -327,6 +327,8 @@ void sim_sweep_walk(struct device *d, struct sim_sweep *s, const struct device_s
 {
     uint64_t start = d->clock->now_ns > d->end_ns ? d->clock->now_ns : d->end_ns;
 
+    start += (uint64_t)d->timing->between_ns;
+
     d->clock->device_ns = start;
     d->dense_noise = draw_noise(d, in->seq, 0);
     d->attention_noise = draw_noise(d, in->seq, 1);

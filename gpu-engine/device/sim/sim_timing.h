@@ -32,6 +32,7 @@ struct sim_worker_timing {
 struct sim_timing {
     struct latency_model gpu; /* collectives are part of its dense staircases */
     double post_ns, take_ns;  /* per offloaded row: q, k, v out; the output in */
+    double between_ns;        /* of the engine, between a sweep that was asked for and its begin */
     double copy_bytes_per_ns; /* KV copies over the host link, each direction */
     double copy_fixed_ns;     /* per copy */
     double noise;             /* standard deviation of the logarithm of a sweep's modules */
