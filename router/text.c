@@ -144,8 +144,11 @@ static uint64_t chat_bytes(const struct message_generate *g)
 }
 
 static int encode_turns(const struct text *t, const struct message_generate *g,
-                        struct chat_message *turns, uint32_t **ids, int64_t *n)
+                        struct chat_message *turns, uint32_t **ids, int64_t *n,
+                        struct text_error *err)
 {
+    struct gguf_error why;
+
     for (uint32_t i = 0; i < g->messages.n; i++) {
         const struct chat_turn *turn = &g->messages.data[i];
 
@@ -154,6 +157,8 @@ static int encode_turns(const struct text *t, const struct message_generate *g,
                                          .content = turn->content.data,
                                          .content_len = turn->content.n};
     }
+    if (chat_template_check(&t->chat, turns, g->messages.n, &why) < 0)
+        return refuse(err, ERROR_BAD_REQUEST, "messages", "%s", why.text);
     const size_t cap = chat_template_encode_bound(&t->chat, turns, g->messages.n);
 
     *ids = malloc(cap * sizeof **ids);
@@ -178,7 +183,7 @@ static int encode_chat(const struct text *t, const struct message_generate *g, u
 
     if (!turns)
         return -ENOMEM;
-    rc = encode_turns(t, g, turns, ids, n);
+    rc = encode_turns(t, g, turns, ids, n, err);
     free(turns);
     return rc;
 }
