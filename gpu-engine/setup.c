@@ -12,6 +12,8 @@ static enum kv_type kv_type_of(const struct omni_config *c)
         return KV_TYPE_BF16;
     case CONFIG_KV_F32:
         return KV_TYPE_F32;
+    case CONFIG_KV_INT8:
+        return KV_TYPE_I8;
     case CONFIG_KV_F16:
         break;
     }

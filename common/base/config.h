@@ -25,7 +25,7 @@ enum config_device { CONFIG_DEVICE_CPU, CONFIG_DEVICE_CUDA, CONFIG_DEVICE_SIM };
 enum config_offload { CONFIG_OFFLOAD_AUTO, CONFIG_OFFLOAD_ALWAYS, CONFIG_OFFLOAD_NEVER };
 enum config_profile { CONFIG_PROFILE_AUTO, CONFIG_PROFILE_FRESH, CONFIG_PROFILE_OFF };
 enum config_deadlines { CONFIG_DEADLINES_GAP, CONFIG_DEADLINES_TOKEN };
-enum config_kv_type { CONFIG_KV_F16, CONFIG_KV_BF16, CONFIG_KV_F32 };
+enum config_kv_type { CONFIG_KV_F16, CONFIG_KV_BF16, CONFIG_KV_F32, CONFIG_KV_INT8 };
 
 /* Field types by option type; field names are <section>_<key>. */
 #define CONFIG_FIELD_U32(field)    uint32_t field;

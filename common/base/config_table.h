@@ -56,7 +56,7 @@
 
 #define CONFIG_TABLE_ENGINE(X)                                                                     \
     X(engine, device, ENUM, "cpu", 0, 2, "cpu|cuda|sim", "what computes the dense layers")         \
-    X(engine, kv_type, ENUM, "f16", 0, 2, "f16|bf16|f32", "type of keys and values")               \
+    X(engine, kv_type, ENUM, "f16", 0, 3, "f16|bf16|f32|int8", "type of keys and values")          \
     X(engine, kv_blocks, U32, "0", 0, 16777216, "blocks",                                          \
       "KV pool of the device; 0: as many as fit into kv_mb")                                       \
     X(engine, kv_mb, U32, "256", 1, 16777216, "MiB", "KV pool of the device, unless kv_blocks")    \

@@ -60,9 +60,10 @@ def expect_long_prompts(be):
     assert sum(one["prompt_tokens"] > 100 for one in be) >= 2, [one["prompt_tokens"] for one in be]
 
 
-def run_alone(model, requests, ls):
+def run_alone(model, requests, ls, settings=None):
     """Each by itself, nothing beside it, all of it on the device."""
-    with Group(n_workers=0, model=model, settings={"engine.offload": "never", "engine.kv_mb": 64}) as group:
+    settings = {"engine.offload": "never", "engine.kv_mb": 64, **(settings or {})}
+    with Group(n_workers=0, model=model, settings=settings) as group:
         group.start()
         one_by_one = ["--concurrency", "1"]
         be = group.run(requests, options=one_by_one, seconds=300)
@@ -115,6 +116,17 @@ def test_tiny():
             assert sum(parked for _, parked in ways) > 0 and sum(ridden for ridden, _ in ways) > 0, ways
 
 
+def test_int8_kv():
+    requests, ls = be_requests(16, 64), ls_requests(64)
+    int8 = {"engine.kv_type": "int8"}
+    with tempfile.TemporaryDirectory() as folder:
+        name, options = next(iter(MODELS.items()))
+        model = tiny_model(folder, *options, name=name + ".gguf")
+        alone = run_alone(model, requests, ls, int8)
+        assert alone != run_alone(model, requests, ls), "int8 KV changes nothing"
+        run_beside(model, ("always, int8 KV", 2, {"engine.offload": "always", **int8}, {}), requests, ls, alone)
+
+
 def test_demo(n, n_tokens):
     model = demo_model()
     words = "the history of the sea, rivers and the people who live beside them".split()
@@ -134,6 +146,8 @@ if __name__ == "__main__":
     watchdog(1500)
     if sys.argv[1] == "tiny":
         test_tiny()
+    elif sys.argv[1] == "int8":
+        test_int8_kv()
     else:
         test_demo(int(sys.argv[2]), int(sys.argv[3]))
     print("ok")
