@@ -73,6 +73,8 @@
     X(engine, policy, ENUM, "group", 0, 7,                                                         \
       "group|omni|paper|ls-first|harvest|sync|headroom|stream",                                    \
       "who computes, moves and waits: group = the fixed rule of engine.offload")                   \
+    X(engine, without, STRING, "", 0, 100, "",                                                     \
+      "ideas that policy omni does without, for measurements, e.g. two-batch,waiting")             \
     X(engine, auto_free_pct, U32, "10", 0, 100, "%",                                               \
       "offload = auto: share of the device's KV blocks that is kept free")                         \
     X(engine, threads, U32, "0", 0, 256, "", "compute threads; 0: what the topology gives")        \

@@ -1,5 +1,6 @@
 #include "common/sched/scheduler.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -89,6 +90,35 @@ const struct sched_policy *sched_policy_find(const char *name, const char **know
             return policies[i];
     }
     return NULL;
+}
+
+static bool same_word(const char *at, size_t n, const char *word)
+{
+    return strlen(word) == n && strncmp(word, at, n) == 0;
+}
+
+int sched_without_parse(const char *names, uint32_t *without, const char **known)
+{
+    /* In the order of enum sched_without. */
+    static const char *const ideas[] = {"riding",    "two-batch", "waiting", "stairs", "placement",
+                                        "copy-back", "spread",    "staging", "share"};
+    enum { N_IDEAS = sizeof ideas / sizeof *ideas };
+    static_assert(1 << (N_IDEAS - 1) == SCHED_WITHOUT_SHARE, "a name per idea");
+
+    *without = 0;
+    if (known != NULL)
+        *known = "riding, two-batch, waiting, stairs, placement, copy-back, spread, staging, share";
+    for (const char *at = names; *at != '\0'; at += at[0] == ',') {
+        size_t n = strcspn(at, ","), i = 0;
+
+        while (i < N_IDEAS && !same_word(at, n, ideas[i]))
+            i++;
+        if (i == N_IDEAS)
+            return -EINVAL;
+        *without |= UINT32_C(1) << i;
+        at += n;
+    }
+    return 0;
 }
 
 /* ---- Blocks ---------------------------------------------------------------------------------- */

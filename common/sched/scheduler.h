@@ -99,6 +99,10 @@ const struct sched_policy *sched_policy_find(const char *name, const char **know
 /* All policies, ended by NULL. */
 const struct sched_policy *const *sched_policies(void);
 
+/* Ideas by name, separated by commas, as bits of enum sched_without.  0, or -EINVAL: one of them is not
+ * known; *known (if not NULL) gets all names. */
+int sched_without_parse(const char *names, uint32_t *without, const char **known);
+
 /* Blocks (all groups together) that the sequence must be given to hold n_tokens positions. */
 uint32_t sched_growth(const struct sched_limits *limits, const struct sched_seq *seq,
                       uint32_t n_tokens);

@@ -6,6 +6,7 @@ each of them answers alone on the device, to the bit; greedy and with seeded sam
     test_exact.py demo N TOKENS   the real model
 """
 
+import os
 import random
 import sys
 import tempfile
@@ -26,6 +27,12 @@ CASES = [  # name, workers, settings, environment
     ("always, results delayed", 2, {"engine.offload": "always"}, {"OMNI_EXCHANGE_DELAY": "20"}),
     ("auto, few device blocks", 2, {"engine.offload": "auto", "engine.kv_blocks": 64}, {}),
     ("always, with deadlines", 2, {"engine.offload": "always", **PROFILE}, {}),
+    ("omni", 2, {"engine.policy": "omni", "engine.kv_blocks": 64, **PROFILE}, {}),
+    ("omni, one batch, no waits", 2, {"engine.policy": "omni", "engine.without": "two-batch,waiting",
+                                      "engine.kv_blocks": 64, **PROFILE}, {}),
+    ("sync, 1 worker", 1, {"engine.policy": "sync", "engine.kv_blocks": 64, **PROFILE}, {}),
+    ("sync, results delayed", 3, {"engine.policy": "sync", "engine.kv_blocks": 64, **PROFILE},
+     {"OMNI_EXCHANGE_DELAY": "3"}),
 ]
 SAMPLED = [{"temperature": 0.8, "top_k": 20}, {"temperature": 0.8, "top_p": 0.9},
            {"temperature": 1.1, "min_p": 0.05}, {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.02}]
@@ -87,8 +94,14 @@ def run_beside(model, case, requests, ls, alone):
         group.expect_all_free()
         ridden, parked = (sum(one[key] for one in be) for key in ("ridealong_jobs", "parked_jobs"))
         print(f"   {name}: {sum(one['worker_tokens'] for one in be)} of {len(be) * len(be[0]['tokens'])} tokens on "
-              f"workers, {ridden} jobs rode along, {parked} parked; {chats.n_batches} LS batches beside", flush=True)
+              f"workers, {ridden} jobs rode along, {parked} parked; {group.stats()['sweeps_two']} sweeps of two batches, waited "
+              f"{group.stats()['waited_us'] / 1000:.0f} ms; {chats.n_batches} LS batches beside", flush=True)
         return ridden, parked
+
+
+def carried_out(case):
+    """The simulated device in a group does not alternate two batches: `sync` is refused."""
+    return case[2].get("engine.policy") != "sync" or os.environ.get("OMNI_TEST_DEVICE", "cpu") == "cpu"
 
 
 def expect_offloaded(name, group, be):
@@ -100,6 +113,7 @@ def expect_offloaded(name, group, be):
     if name.startswith("always"):
         # The first token comes from the prompt; more may, while the KV is copied out.
         assert all(one["worker_tokens"] > 0 for one in be), f"{name}: a request stayed on the device"
+    assert not name.startswith("sync") or stats["sweeps_two"] > 0, f"{name}: never two batches"
     assert stats["jobs_failed"] == 0 and stats["tokens_worker"] == on_workers, stats
 
 
@@ -112,7 +126,8 @@ def test_tiny():
             model = tiny_model(folder, *options, name=name + ".gguf")
             alone = run_alone(model, requests, ls)
             assert alone[0][:32] != alone[0][32:], "sampling changes nothing"
-            ways = [run_beside(model, case, requests, ls, alone) for case in CASES]
+            cases = [case for case in CASES if carried_out(case)]
+            ways = [run_beside(model, case, requests, ls, alone) for case in cases]
             assert sum(parked for _, parked in ways) > 0 and sum(ridden for ridden, _ in ways) > 0, ways
 
 

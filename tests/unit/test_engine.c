@@ -370,6 +370,7 @@ static void test_policies_that_cannot_be_carried_out_are_refused(void **state)
     assert_policy_refused("engine.policy=headroom", "CPU-only engine");
     assert_policy_refused("engine.policy=sync",
                           device_waits() ? "engine.profile" : "cannot alternate");
+    assert_policy_refused("engine.without=two-batch,wait", "waiting");
 }
 
 /* Every policy that the cpu device carries out, priced by a profile, with little device memory. */
