@@ -15,7 +15,7 @@ void ending_finish(struct engine *e, struct sequence *s, enum finish_reason reas
 void ending_fail(struct engine *e, struct sequence *s, enum error_code code, const char *message,
                  bool retryable);
 
-/* To the CPU-only engine, which answers from here on: one that waits, and has no output. */
+/* One that waits goes to the CPU-only engine, which answers from here on. */
 void ending_hand_over(struct engine *e, struct sequence *s);
 
 /* Ends the sequences that were asked to stop or cancelled. */

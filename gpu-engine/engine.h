@@ -139,7 +139,7 @@ struct engine_decide {
     bool waits, checkpoints; /* the device can */
 };
 
-/* A CPU-only engine beside this one, to which a policy may hand best effort that has not begun; it
+/* A CPU-only engine beside this one, to which a policy may hand best effort that holds no KV; it
  * answers the client from then on.  room NULL: there is none. */
 struct engine_elsewhere {
     uint32_t (*room)(void *arg); /* requests that it would take now */

@@ -111,6 +111,11 @@ static double fitting_share(const struct sim_supply *s, const struct scale *c, d
 static void try_mixture(const struct sim_supply *s, const struct scale *c, double sweep_s, double d,
                         double r, struct sim_bounds *best)
 {
+    /* No share up to the one that makes as much as the best so far is worth a search. */
+    double even = d + r > 0 ? best->joint * sweep_s / (d + r) : 1;
+
+    if (even >= 1 || sweep_ns(s, c, sweep_s, even * d, even * r) > sweep_s * 1e9)
+        return;
     double share = fitting_share(s, c, sweep_s, d, r);
     double rate = share * (d + r) / sweep_s;
 

@@ -153,20 +153,19 @@ static void begin_step(const struct sim_cpu_engine *x, struct host *h, uint64_t 
     h->end_ns = now_ns + ns;
 }
 
-void sim_cpu_engine_take(struct sim_cpu_engine *x, uint64_t now_ns, uint32_t request,
-                         struct sim_pair lengths, uint32_t n_done)
+void sim_cpu_engine_take(struct sim_cpu_engine *x, uint64_t now_ns, const struct sim_cpu_request *q)
 {
-    uint32_t at = 0;
+    uint32_t at = 0, known = q->lengths.n_in + q->n_done;
 
     while (at < x->n_hosts && !has_room(&x->hosts[at]))
         at++;
-    invariant(at < x->n_hosts);
+    invariant(at < x->n_hosts && q->n_done < q->lengths.n_out);
     struct host *h = &x->hosts[at];
-    h->running[h->n] = (struct running){.request = request,
-                                        .n_todo = n_done == 0 ? lengths.n_in : 0,
-                                        .n_kv = n_done == 0 ? 0 : lengths.n_in + n_done - 1,
-                                        .n_rest = lengths.n_out - n_done,
-                                        .n_reserved = lengths.n_in + lengths.n_out};
+    h->running[h->n] = (struct running){.request = q->request,
+                                        .n_todo = q->computed ? 0 : known,
+                                        .n_kv = q->computed ? known - 1 : 0,
+                                        .n_rest = q->lengths.n_out - q->n_done,
+                                        .n_reserved = q->lengths.n_in + q->lengths.n_out};
     h->n_reserved += h->running[h->n++].n_reserved;
     if (h->end_ns == 0)
         begin_step(x, h, now_ns);

@@ -35,10 +35,18 @@ void sim_cpu_engine_destroy(struct sim_cpu_engine *x);
 /* Requests that would be taken now. */
 uint32_t sim_cpu_engine_room(const struct sim_cpu_engine *x);
 
-/* One of them.  n_done < n_out tokens of its output are there already: 0, or a request that began
- * before the simulation. */
-void sim_cpu_engine_take(struct sim_cpu_engine *x, uint64_t now_ns, uint32_t request,
-                         struct sim_pair lengths, uint32_t n_done);
+/* n_done < n_out tokens of the output are there already; computed: their KV, and the prompt's, is
+ * too, else all of it is a prompt here. */
+struct sim_cpu_request {
+    uint32_t request;
+    struct sim_pair lengths;
+    uint32_t n_done;
+    bool computed;
+};
+
+/* One of those there is room for. */
+void sim_cpu_engine_take(struct sim_cpu_engine *x, uint64_t now_ns,
+                         const struct sim_cpu_request *q);
 
 /* When the next step ends; NEVER: all are idle. */
 uint64_t sim_cpu_engine_next_ns(const struct sim_cpu_engine *x);

@@ -155,8 +155,9 @@ static void fill_cpu_engines(struct sim_run *r, double pct)
         struct sim_request *q = &r->requests[idx];
         q->accepted = true;
         q->n_tokens = n_done;
-        q->first_ns = q->last_ns = 1;
-        sim_cpu_engine_take(r->cpu_engine, r->clock.now_ns, idx, p, n_done);
+        q->first_ns = q->last_ns = r->clock.now_ns > 0 ? r->clock.now_ns : 1;
+        const struct sim_cpu_request computed = {idx, p, n_done, true};
+        sim_cpu_engine_take(r->cpu_engine, r->clock.now_ns, &computed);
     }
 }
 
@@ -185,8 +186,11 @@ void sim_run_begin(struct sim_run *r)
 
 void sim_run_feed(struct sim_run *r)
 {
-    if (decodes_in_arenas(r))
+    if (decodes_in_arenas(r)) {
         fill_arenas(r, 100);
-    else
-        fill_device(r);
+        return;
+    }
+    fill_device(r);
+    if (r->cpu_engine != NULL)
+        fill_cpu_engines(r, 100);
 }

@@ -111,8 +111,11 @@ static void elsewhere_take(void *arg, const struct request_id *id)
     struct sim_run *r = arg;
     const struct sim_request *q = request_of(r, id);
 
-    sim_cpu_engine_take(r->cpu_engine, r->clock.now_ns, (uint32_t)(q - r->requests),
-                        (struct sim_pair){q->n_in, q->n_out}, 0);
+    /* One that lost its KV has output already. */
+    const struct sim_cpu_request moved = {
+        (uint32_t)(q - r->requests), {q->n_in, q->n_out}, q->n_tokens, false};
+
+    sim_cpu_engine_take(r->cpu_engine, r->clock.now_ns, &moved);
 }
 
 struct engine_elsewhere sim_run_elsewhere(struct sim_run *r)
