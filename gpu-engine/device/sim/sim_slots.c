@@ -108,12 +108,14 @@ void sim_slots_post(struct device *d, struct sim_sweep *s, const struct device_s
                     uint32_t l, uint32_t half)
 {
     struct sim_active *a = &d->active[half];
+    const uint64_t *arrival_ns =
+        half == 1 && in->arrival_b_ns != NULL ? in->arrival_b_ns : in->arrival_ns;
 
     if (a->n == 0)
         return;
     d->clock->device_ns += (uint64_t)(d->timing->post_ns * a->n_rows);
     for (uint32_t i = 0; i < a->n; i++)
-        post(d, s, in, a->slots[i], l, s->done.start_ns + in->arrival_ns[l]);
+        post(d, s, in, a->slots[i], l, s->done.start_ns + arrival_ns[l]);
     d->config.exchange->ops->flush(d->config.exchange);
     a->n = a->n_rows = 0;
 }
