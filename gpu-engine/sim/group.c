@@ -28,7 +28,7 @@ static const char usage[] =
     "beside\n"
     "  --copy B             what KV copies get (4GB/s); --between T of the engine, between sweeps\n"
     "  --post T             of the device, per job: q, k, v out, the output in\n"
-    "  --warmup T --duration T --seed N --noise S\n"
+    "  --warmup T --duration T --seed N --noise S --sweep-log FILE\n"
     "\n"
     "Prints one JSON object.\n";
 
@@ -58,26 +58,29 @@ enum {
     OPTION_WARMUP,
     OPTION_DURATION,
     OPTION_SEED,
-    OPTION_NOISE
+    OPTION_NOISE,
+    OPTION_SWEEP_LOG
 };
 
-static const struct option long_options[] = {{"config", required_argument, NULL, OPTION_CONFIG},
-                                             {"profile", required_argument, NULL, OPTION_PROFILE},
-                                             {"ls-trace", required_argument, NULL, OPTION_TRACE},
-                                             {"be-list", required_argument, NULL, OPTION_LIST},
-                                             {"help", no_argument, NULL, OPTION_HELP},
-                                             {"set", required_argument, NULL, OPTION_SET},
-                                             {"be-n", required_argument, NULL, OPTION_BE_N},
-                                             {"worker-read", required_argument, NULL, OPTION_READ},
-                                             {"worker-job", required_argument, NULL, OPTION_JOB},
-                                             {"copy", required_argument, NULL, OPTION_COPY},
-                                             {"between", required_argument, NULL, OPTION_BETWEEN},
-                                             {"post", required_argument, NULL, OPTION_POST},
-                                             {"warmup", required_argument, NULL, OPTION_WARMUP},
-                                             {"duration", required_argument, NULL, OPTION_DURATION},
-                                             {"seed", required_argument, NULL, OPTION_SEED},
-                                             {"noise", required_argument, NULL, OPTION_NOISE},
-                                             {NULL, 0, NULL, 0}};
+static const struct option long_options[] = {
+    {"config", required_argument, NULL, OPTION_CONFIG},
+    {"profile", required_argument, NULL, OPTION_PROFILE},
+    {"ls-trace", required_argument, NULL, OPTION_TRACE},
+    {"be-list", required_argument, NULL, OPTION_LIST},
+    {"help", no_argument, NULL, OPTION_HELP},
+    {"set", required_argument, NULL, OPTION_SET},
+    {"be-n", required_argument, NULL, OPTION_BE_N},
+    {"worker-read", required_argument, NULL, OPTION_READ},
+    {"worker-job", required_argument, NULL, OPTION_JOB},
+    {"copy", required_argument, NULL, OPTION_COPY},
+    {"between", required_argument, NULL, OPTION_BETWEEN},
+    {"post", required_argument, NULL, OPTION_POST},
+    {"warmup", required_argument, NULL, OPTION_WARMUP},
+    {"duration", required_argument, NULL, OPTION_DURATION},
+    {"seed", required_argument, NULL, OPTION_SEED},
+    {"noise", required_argument, NULL, OPTION_NOISE},
+    {"sweep-log", required_argument, NULL, OPTION_SWEEP_LOG},
+    {NULL, 0, NULL, 0}};
 
 /* ---- The command line ------------------------------------------------------------------------ */
 
@@ -123,6 +126,9 @@ static int take_option(struct arguments *a, int option, struct error *err)
         return 0;
     case OPTION_LIST:
         a->list_path = optarg;
+        return 0;
+    case OPTION_SWEEP_LOG:
+        a->options.sweep_log = optarg;
         return 0;
     case OPTION_SET:
         return config_set(&a->config, optarg, err);
@@ -288,6 +294,16 @@ static uint64_t be_decode_tokens(const struct arguments *a, const struct sim_res
     return x->be.n_tokens - n_first;
 }
 
+/* Of the whole run: the engine's books have all tokens of the device together. */
+static uint64_t ls_tokens(const struct sim_request *all, uint32_t n)
+{
+    uint64_t n_tokens = 0;
+
+    for (uint32_t i = 0; i < n; i++)
+        n_tokens += all[i].latency_sensitive ? all[i].n_tokens : 0;
+    return n_tokens;
+}
+
 static int print(const struct arguments *a, const struct sim_run *run, const struct sim_result *x)
 {
     uint32_t n;
@@ -298,13 +314,14 @@ static int print(const struct arguments *a, const struct sim_run *run, const str
         if (all[i].latency_sensitive && in_window(a, all[i].arrival_ns))
             json_array_append_new(requests, json_request(&all[i]));
     }
-    json_t *j = json_pack("{s:f, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:o}", "seconds", x->window_s,
-                          "be_decode_tokens", (json_int_t)be_decode_tokens(a, x, all, n),
-                          "be_prefill_tokens", (json_int_t)x->be.n_prompt_tokens, "worker_tokens",
-                          (json_int_t)x->stats[ENGINE_STAT_TOKENS_WORKER], "device_tokens",
-                          (json_int_t)x->stats[ENGINE_STAT_TOKENS_DEVICE], "device_busy",
-                          x->gpu_busy, "worker_busy", x->n_workers > 0 ? x->worker_busy[0] : 0,
-                          "sweep_ms", 1e3 * x->mean_sweep_s, "requests", requests);
+    json_t *j = json_pack(
+        "{s:f, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:o}", "seconds", x->window_s, "be_decode_tokens",
+        (json_int_t)be_decode_tokens(a, x, all, n), "be_prefill_tokens",
+        (json_int_t)x->be.n_prompt_tokens, "be_worker_tokens",
+        (json_int_t)x->stats[ENGINE_STAT_TOKENS_WORKER], "be_device_tokens",
+        (json_int_t)(x->stats[ENGINE_STAT_TOKENS_DEVICE] - ls_tokens(all, n)), "device_busy",
+        x->gpu_busy, "worker_busy", x->n_workers > 0 ? x->worker_busy[0] : 0, "sweep_ms",
+        1e3 * x->mean_sweep_s, "requests", requests);
     int rc = j != NULL && json_dumpf(j, stdout, JSON_REAL_PRECISION(6)) == 0 ? 0 : -EIO;
     putchar('\n');
     json_decref(j);
