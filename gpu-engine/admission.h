@@ -74,8 +74,8 @@ struct admission {
 
     /* engine thread */
     uint64_t n_arrived;
-    double be_ns, sweep_most_ns; /* falling maxima ... */
-    double be_least_ns;          /* ... and a rising minimum */
+    double be_ns, be_forced_ns, sweep_most_ns; /* falling maxima ... */
+    double be_least_ns;                        /* ... and a rising minimum */
     struct lengths lengths;
     struct objective_window window;
     struct fair_share fair;

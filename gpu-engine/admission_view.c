@@ -69,30 +69,50 @@ static void describe(const struct engine *e, const struct sequence *s, uint64_t 
 
 /* ---- Best effort ----------------------------------------------------------------------------- */
 
-/* What latency-sensitive rows of this sweep would have cost without the others. */
-static double price_of_ls(const struct engine *e)
+/* Latency-sensitive rows of the sweep: what they would have cost without the others, and how long it
+ * may be for them, of which policies use a share. */
+struct ls_part {
+    double ns, budget_ns;
+};
+
+static struct ls_part look_at_ls(const struct engine *e)
 {
     const struct sched_decision *d = &e->decide.decision;
+    const struct sched_limits *l = &e->decide.limits;
     struct latency_load load = {0};
+    struct ls_part part;
     struct price price;
+    double now = (double)e->ops->now(e->device), tightest = INFINITY;
 
     price_init(&price, &e->latency);
     for (uint32_t i = 0; i < d->n_seqs; i++) {
         const struct sched_seq *s = &e->decide.seqs[d->rows[i].seq];
         uint32_t n = d->rows[i].n_rows;
-        if (s->latency_sensitive)
-            price_add(&price, &load, sched_from(s), n, n == sched_todo(s));
+        if (!s->latency_sensitive)
+            continue;
+        price_add(&price, &load, sched_from(s), n, n == sched_todo(s));
+        if (sched_is_decode(s) && s->tpot_slo_ns != 0)
+            tightest = fmin(tightest, admission_span_ns(s, now));
     }
-    return price_ns(&price, &load);
+    part.ns = price_ns(&price, &load);
+    part.budget_ns =
+        isfinite(tightest) ? tightest * l->params.slo_use_pct / 100 : (double)l->sweep_max_ns;
+    return part;
 }
 
+/* Best effort that would starve gets rows even in a sweep that is full: beyond the budget, with policies
+ * that heed it; with others what it got in the fullest of the last sweeps. */
 static void note_best_effort(struct engine *e)
 {
     struct admission *a = &e->admission;
-    double total = e->batch.predicted.total_ns, be = fmax(0, total - price_of_ls(e));
+    const struct ls_part ls = look_at_ls(e);
+    double total = e->batch.predicted.total_ns, be = fmax(0, total - ls.ns), forced = 0;
 
+    if (e->decide.policy->heeds_gaps)
+        forced = fmax(0, total - fmax(ls.ns, ls.budget_ns));
     a->be_ns = fmax(be, a->be_ns * be_fades);
     a->be_least_ns = fmin(be, fmax(a->be_least_ns * be_rises, NS_PER_US));
+    a->be_forced_ns = fmax(forced, a->be_forced_ns * be_fades);
     a->sweep_most_ns = fmax(total, a->sweep_most_ns * be_fades);
 }
 
@@ -114,7 +134,7 @@ void admission_publish(struct engine *e)
     s->free_at_ns = s->priced && e->in_flight ? now + (uint64_t)e->batch.predicted.total_ns : 0;
     s->be_ns = a->be_ns;
     s->sweep_most_ns = a->sweep_most_ns;
-    s->be_least_ns = a->be_least_ns;
+    s->be_least_ns = fmax(a->be_least_ns, a->be_forced_ns);
     s->lengths = a->lengths;
     s->window = a->window;
     s->fair = a->fair;

@@ -35,7 +35,11 @@
     X(STOP, "stop", STATS_COUNTER, "ended by end of text or a stop string")                        \
     X(LENGTH, "length", STATS_COUNTER, "ended by max_tokens")                                      \
     X(CANCELLED, "cancelled", STATS_COUNTER, "cancelled, or the client was gone")                  \
-    X(FAILED, "failed", STATS_COUNTER, "ended with an error after being accepted")
+    X(FAILED, "failed", STATS_COUNTER, "ended with an error after being accepted")                 \
+    X(SLO_MET, "slo_met", STATS_COUNTER, "first class: ended, within both objectives")             \
+    X(SLO_MISSED, "slo_missed", STATS_COUNTER, "first class: ended late, or failed while running") \
+    X(TTFT_MISSED, "ttft_missed", STATS_COUNTER, "of them: the first token was late")              \
+    X(TPOT_MISSED, "tpot_missed", STATS_COUNTER, "of them: the tokens after it were")
 
 #define COUNTER_ENUM(NAME, name, kind, doc)       COUNTER_##NAME,
 #define CLASS_COUNTER_ENUM(NAME, name, kind, doc) CLASS_##NAME,

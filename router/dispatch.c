@@ -118,6 +118,8 @@ static struct message submit_message(const struct router *router, const struct r
                                    .n = p->ignore_eos ? 0 : router->text.n_stop_tokens},
                    .has_adapter = p->adapter[0] != '\0',
                    .adapter = str_of(p->adapter),
+                   .has_tenant = p->tenant[0] != '\0',
+                   .tenant = str_of(p->tenant),
                    .has_worker = r->worker != REQUEST_NONE,
                    .worker = r->worker,
                    .has_ttft_slo_ms = p->has_ttft_slo,
@@ -159,25 +161,33 @@ static bool any_engine_ready(const struct router *router)
     return false;
 }
 
-/* While no engine is ready: what does not survive waiting waits one lease at most, from its arrival
- * or from when the last engine was lost.  The queue is in order of arrival: the front is the first
- * whose time is up. */
-static void end_unservable(struct router *router, uint64_t now_ns)
+/* The tenant's first whose time is up, while no engine is ready; each tenant's are in order of
+ * arrival. */
+static struct request *find_unservable(struct router *router, uint32_t class_idx, uint32_t tenant,
+                                       uint64_t now_ns)
 {
     const uint64_t lease_ns = router->config.router_lease_ms * NS_PER_MS;
+    const uint32_t item = class_queue_head(&router->queue, class_idx, tenant);
 
-    for (;;) {
-        const uint32_t item = class_queue_front(&router->queue);
+    if (item == CLASS_QUEUE_NONE)
+        return NULL;
+    struct request *r = request_at(&router->requests, item);
+    const uint64_t since_ns = r->arrival_ns > router->served_ns ? r->arrival_ns : router->served_ns;
 
-        if (item == CLASS_QUEUE_NONE)
-            return;
-        struct request *r = request_at(&router->requests, item);
-        const uint64_t since_ns =
-            r->arrival_ns > router->served_ns ? r->arrival_ns : router->served_ns;
+    return now_ns < since_ns + lease_ns ? NULL : r;
+}
 
-        if (dispatch_class_waits(r->class_idx) || now_ns < since_ns + lease_ns)
-            return;
-        lifecycle_fail(router, r, ERROR_ENGINE_LOST, true, 0, "no engine is ready");
+/* While no engine is ready: what does not survive waiting waits one lease at most, from its arrival
+ * or from when the last engine was lost. */
+static void end_unservable(struct router *router, uint64_t now_ns)
+{
+    struct request *r;
+
+    for (uint32_t c = 0; c < router->n_classes; c++) {
+        for (uint32_t t = 0; !dispatch_class_waits(c) && t < router->tenants.n; t++) {
+            while ((r = find_unservable(router, c, t, now_ns)) != NULL)
+                lifecycle_fail(router, r, ERROR_ENGINE_LOST, true, 0, "no engine is ready");
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 /* dispatch.h - which request goes to which engine next, and which worker would hold its KV.
  *
- * Classes in order, first come first served inside one.  A request goes to the engine with the
+ * Classes in order; inside one tenants by their shares, each tenant's first come first served.  A request goes to the engine with the
  * smallest load that has a place for it: the larger of its share of requests_max and its share of
  * KV that the router has promised to outstanding requests (prompt and max_tokens of each, which is
  * what an engine must be able to hold).  Requests of all classes but the first name a worker for

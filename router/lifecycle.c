@@ -7,6 +7,7 @@
 #include "common/base/invariant.h"
 #include "common/base/log.h"
 #include "router/deliver.h"
+#include "router/dispatch.h"
 
 enum { REQUEUE_MS_MIN = 20, REQUEUE_MS_MAX = 1000 };
 
@@ -91,7 +92,8 @@ void lifecycle_attach(struct router *router, struct request *r, struct session *
 
 bool lifecycle_enqueue(struct router *router, struct request *r, struct session *s)
 {
-    if (class_queue_push(&router->queue, r->class_idx, r->index) == CLASS_QUEUE_FULL) {
+    if (class_queue_push_for(&router->queue, r->class_idx, r->tenant,
+                             r->n_prompt + r->params.max_tokens, r->index) == CLASS_QUEUE_FULL) {
         request_finish(&router->requests, r, &(struct request_end){.failed = true}, clock_now_ns());
         request_forget(&router->requests, r);
         return false;
@@ -105,7 +107,7 @@ bool lifecycle_enqueue(struct router *router, struct request *r, struct session 
 void lifecycle_claim(struct router *router, struct request *r, struct engine_link *e,
                      uint32_t worker, uint32_t n_blocks)
 {
-    class_queue_remove(&router->queue, r->index);
+    class_queue_serve(&router->queue, r->index);
     request_set_state(&router->requests, r, REQUEST_SUBMITTED);
     r->submitted_ns = clock_now_ns();
     r->engine = e->index;
@@ -157,6 +159,27 @@ static void count_end(struct router *router, const struct request *r, const stru
     (*class_count(router, r, end->failed ? CLASS_FAILED : of_reason[end->reason]))++;
 }
 
+/* Objectives of the first class, as its clients see them: those that ran and were not cancelled. */
+static void count_objectives(struct router *router, const struct request *r,
+                             const struct request_end *end)
+{
+    const struct request_params *p = &r->params;
+    const struct omni_config *c = &router->config;
+    const double ttft_slo = p->has_ttft_slo ? p->ttft_slo_ms : c->slo_ttft_ms;
+    const double tpot_slo = p->has_tpot_slo ? p->tpot_slo_ms : c->slo_tpot_ms;
+    const bool ran = r->state == REQUEST_RUNNING || r->state == REQUEST_ENDING;
+
+    if (dispatch_class_waits(r->class_idx) || !ran || end->reason == FINISH_CANCELLED)
+        return;
+    const bool ttft_late = r->n_output == 0 ? end->failed : request_ttft_ms(r) > ttft_slo;
+    const bool tpot_late = request_tpot_ms(r) > tpot_slo;
+
+    *class_count(router, r, CLASS_TTFT_MISSED) += ttft_late;
+    *class_count(router, r, CLASS_TPOT_MISSED) += tpot_late;
+    (*class_count(router, r,
+                  end->failed || ttft_late || tpot_late ? CLASS_SLO_MISSED : CLASS_SLO_MET))++;
+}
+
 static struct session *find_canceller(struct router *router, const struct request *r)
 {
     return r->canceller == REQUEST_NONE
@@ -180,6 +203,7 @@ void lifecycle_finish(struct router *router, struct request *r, const struct req
     class_queue_remove(&router->queue, r->index);
     release_claim(router, r);
     count_end(router, r, end);
+    count_objectives(router, r, end);
     request_finish(&router->requests, r, end, now_ns);
     if (!r->stop_found && stream_end(&r->stream, true) == STREAM_NO_MEMORY)
         log_warn("text_cut", "reason=\"no memory\"");

@@ -39,6 +39,7 @@ struct request_params {
     bool ignore_eos, has_ttft_slo, has_tpot_slo;
     double ttft_slo_ms, tpot_slo_ms;
     char adapter[65]; /* "" = none */
+    char tenant[65];  /* "" = none */
 };
 
 /* How it ended. */
@@ -58,6 +59,7 @@ struct request {
     uint32_t index;
     struct request_id id;
     uint32_t class_idx;
+    uint32_t tenant; /* of router.tenants */
     struct request_params params;
     uint32_t *prompt; /* owned; NULL once it has ended */
     uint32_t n_prompt;

@@ -73,9 +73,15 @@ static int init_requests(struct router *r, struct error *err)
 
     if (rc < 0)
         return rc;
+    rc = config_tenants(&r->config, &r->tenants, err);
+    if (rc < 0)
+        return rc;
+    /* Twice: a queue that is full takes each tenant's share on top. */
     for (uint32_t c = 0; c < r->n_classes; c++)
-        n_max += bounds[c];
+        n_max += (r->tenants.n > 1 ? 2 : 1) * bounds[c] + r->tenants.n;
     rc = class_queue_init(&r->queue, r->n_classes, bounds, n_max);
+    if (rc == 0)
+        class_queue_set_tenants(&r->queue, r->tenants.n, r->tenants.weights);
     return rc < 0 ? rc : request_table_init(&r->requests, &r->text, n_max);
 }
 

@@ -49,6 +49,7 @@ struct router {
     struct session_table sessions;
     struct request_table requests;
     struct class_queue queue;
+    struct config_tenants tenants;
     uint64_t retry_ns[CONFIG_CLASSES_MAX]; /* class is blocked until then; 0: it is not */
     uint32_t n_engines;
     struct engine_link engines[ENGINES_MAX];

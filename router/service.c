@@ -74,6 +74,8 @@ static struct request_params params_of(const struct message_generate *g, uint64_
 
     if (g->has_adapter)
         snprintf(p.adapter, sizeof p.adapter, "%.*s", (int)g->adapter.n, g->adapter.data);
+    if (g->has_tenant)
+        snprintf(p.tenant, sizeof p.tenant, "%.*s", (int)g->tenant.n, g->tenant.data);
     return p;
 }
 
@@ -154,6 +156,7 @@ static int create(struct router *router, const struct message_generate *g, uint3
         return -EINVAL;
     }
     (*out)->class_idx = class_idx;
+    (*out)->tenant = config_tenant_find(&router->tenants, p->tenant, strlen(p->tenant));
     (*out)->n_sent = g->has_resume_from ? g->resume_from : 0;
     return 0;
 }
@@ -193,6 +196,13 @@ static void start(struct router *router, struct session *s, const struct message
 
     if (class_idx == REQUEST_NONE) {
         snprintf(why.message, sizeof why.message, "no such class");
+        refuse(router, s, g, &why, class_idx);
+        return;
+    }
+    if (g->has_tenant && g->tenant.n > 0 && !config_is_plain_name(g->tenant.data, g->tenant.n)) {
+        why.field = "tenant";
+        snprintf(why.message, sizeof why.message,
+                 "expected letters, digits, '.', '_' and '-', not beginning with '.'");
         refuse(router, s, g, &why, class_idx);
         return;
     }

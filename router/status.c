@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "common/base/clock.h"
+#include "router/dispatch.h"
 
 static json_t *worker_json(const struct engine_link *e, uint32_t w)
 {
@@ -107,10 +108,17 @@ static json_int_t ms_since(uint64_t then_ns, uint64_t now_ns)
 /* How long the first of a queue has waited; 0: the queue is empty. */
 static json_int_t oldest_ms(const struct router *router, uint32_t class_idx, uint64_t now_ns)
 {
-    const uint32_t item = router->queue.lists[class_idx].head;
+    json_int_t oldest = 0;
 
-    return item == CLASS_QUEUE_NONE ? 0
-                                    : ms_since(router->requests.requests[item].arrival_ns, now_ns);
+    for (uint32_t t = 0; t < router->tenants.n; t++) {
+        const uint32_t item = class_queue_head(&router->queue, class_idx, t);
+        const json_int_t ms = item == CLASS_QUEUE_NONE
+                                  ? 0
+                                  : ms_since(router->requests.requests[item].arrival_ns, now_ns);
+
+        oldest = ms > oldest ? ms : oldest;
+    }
+    return oldest;
 }
 
 static json_t *queues_json(const struct router *router, uint64_t now_ns)
@@ -156,6 +164,19 @@ static json_t *counters_json(const struct router *router)
     return counters;
 }
 
+/* Of those that were admitted and have ended, and of all that asked and were not cancelled; absent while
+ * there is none. */
+static void add_attainment(json_t *counts, const uint64_t *n)
+{
+    const double met = (double)n[CLASS_SLO_MET], ended = met + (double)n[CLASS_SLO_MISSED];
+    const double offered = ended + (double)n[CLASS_REFUSED];
+
+    if (ended > 0)
+        json_object_set_new(counts, "attainment_pct", json_real(100 * met / ended));
+    if (offered > 0)
+        json_object_set_new(counts, "attainment_offered_pct", json_real(100 * met / offered));
+}
+
 static json_t *classes_json(const struct router *router)
 {
     json_t *classes = json_object();
@@ -166,6 +187,8 @@ static json_t *classes_json(const struct router *router)
         for (enum class_counter i = 0; i < N_CLASS_COUNTERS; i++)
             json_object_set_new(counts, class_counter_name(i),
                                 json_integer((json_int_t)router->counters.of_class[c][i]));
+        if (!dispatch_class_waits(c))
+            add_attainment(counts, router->counters.of_class[c]);
         json_object_set_new(classes, router->class_names[c], counts);
     }
     return classes;

@@ -84,6 +84,11 @@ uint32_t admission_blocks(const struct sched_limits *limits, const struct sched_
     return sched_blocks(limits, (uint64_t)s->n_kv + s->n_todo + s->n_rest);
 }
 
+double admission_span_ns(const struct sched_seq *s, double now_ns)
+{
+    return s->next_due_ns != 0 ? fmax(0, (double)s->next_due_ns - now_ns) : (double)s->tpot_slo_ns;
+}
+
 static bool blocks_fit(const struct admission_view *v, const struct admission_run *r,
                        const struct sched_seq *candidate, struct admission_verdict *verdict)
 {

@@ -84,6 +84,9 @@ void admission_scratch_fini(struct admission_scratch *s);
 void admission_judge(const struct admission_view *view, const struct sched_seq *candidate,
                      struct admission_scratch *s, struct admission_verdict *verdict);
 
+/* Time that a decode leaves a sweep that begins now: its TPOT, or up to its next token's deadline. */
+double admission_span_ns(const struct sched_seq *s, double now_ns);
+
 /* The most blocks that the sequence is predicted to hold. */
 uint32_t admission_blocks(const struct sched_limits *limits, const struct sched_seq *s);
 

@@ -156,7 +156,7 @@ static double tightest_ns(const struct admission_run *r)
     for (uint32_t i = 0; i < r->n; i++) {
         const struct sched_seq *s = &r->seqs[i];
         if (sched_is_decode(s) && s->tpot_slo_ns != 0)
-            least = fmin(least, (double)s->tpot_slo_ns);
+            least = fmin(least, admission_span_ns(s, (double)r->now_ns));
     }
     return least * (use != 0 ? use : 100) / 100;
 }

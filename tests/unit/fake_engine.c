@@ -102,6 +102,8 @@ static struct fake_request *find_place(struct fake_engine *e)
 static void note_submit(struct fake_engine *e, const struct message_submit *s)
 {
     pthread_mutex_lock(&e->lock);
+    e->tenants[atomic_load(&e->n_submits) % FAKE_REQUESTS_MAX] =
+        s->has_tenant ? s->tenant.data[0] : '-';
     e->order[atomic_load(&e->n_submits) % FAKE_REQUESTS_MAX] = s->class_index;
     e->last_seed = s->seed;
     e->last_n_prompt = s->tokens.n;

@@ -104,6 +104,93 @@ static void test_blocked_class_is_passed_over(void **state)
     class_queue_fini(&q);
 }
 
+/* ---- Tenants --------------------------------------------------------------------------------- */
+
+/* While all have items waiting, what each got follows the weights within one item of each; who comes
+ * back after a pause has saved nothing up. */
+static void test_tenants_share_by_weight(void **state)
+{
+    (void)state;
+    enum { TENANTS = 3, COST = 40 };
+    static const uint32_t weights[TENANTS] = {1, 2, 5}, bounds[N_CLASSES] = {1000, 1000, 1000};
+    uint32_t waiting[TENANTS] = {0}, tenant_of[N_ITEMS], n_free = N_ITEMS, free_items[N_ITEMS];
+    double served[TENANTS] = {0};
+    struct class_queue q;
+
+    assert_int_equal(class_queue_init(&q, N_CLASSES, bounds, N_ITEMS), 0);
+    class_queue_set_tenants(&q, TENANTS, weights);
+    for (uint32_t i = 0; i < N_ITEMS; i++)
+        free_items[i] = i;
+    for (uint32_t round = 0; round < 4000; round++) {
+        for (uint32_t t = round < 2000 ? 1 : 0; t < TENANTS; t++) { /* 0 comes in the middle */
+            while (waiting[t] < 2) {
+                uint32_t item = free_items[--n_free];
+                tenant_of[item] = t;
+                waiting[t]++;
+                assert_int_equal(
+                    class_queue_push_for(&q, 1, t, 1 + (item * 7 + round) % COST, item),
+                    CLASS_QUEUE_OK);
+            }
+        }
+        uint32_t item = class_queue_front(&q), t = tenant_of[item];
+        assert_int_equal(class_queue_head(&q, 1, t), item);
+        served[t] += q.links[item].cost;
+        class_queue_serve(&q, item);
+        waiting[t]--;
+        free_items[n_free++] = item;
+        if (round == 1999) {
+            assert_true(served[1] / 2 - served[2] / 5 < COST &&
+                        served[2] / 5 - served[1] / 2 < COST);
+            memset(served, 0, sizeof served);
+        }
+        for (uint32_t k = 0; round > 2000 && k + 1 < TENANTS; k++) {
+            double ahead = served[k] / weights[k] - served[k + 1] / weights[k + 1];
+            assert_true(ahead < 2 * COST && -ahead < 2 * COST);
+        }
+    }
+    class_queue_fini(&q);
+}
+
+/* A queue that one tenant has filled still takes the others' shares of the bound. */
+static void test_no_tenant_fills_the_queue_for_the_others(void **state)
+{
+    (void)state;
+    static const uint32_t weights[] = {1, 3}, bounds[N_CLASSES] = {4, 4, 4};
+    struct class_queue q;
+
+    assert_int_equal(class_queue_init(&q, N_CLASSES, bounds, N_ITEMS), 0);
+    class_queue_set_tenants(&q, 2, weights);
+    for (uint32_t i = 0; i < 4; i++)
+        assert_int_equal(class_queue_push_for(&q, 0, 0, 1, i), CLASS_QUEUE_OK);
+    assert_int_equal(class_queue_push_for(&q, 0, 0, 1, 4), CLASS_QUEUE_FULL);
+    for (uint32_t i = 4; i < 7; i++)
+        assert_int_equal(class_queue_push_for(&q, 0, 1, 1, i), CLASS_QUEUE_OK);
+    assert_int_equal(class_queue_push_for(&q, 0, 1, 1, 7), CLASS_QUEUE_FULL);
+    class_queue_fini(&q);
+}
+
+/* An item that was sent back has cost nothing, and is its tenant's first again. */
+static void test_what_comes_back_was_not_served(void **state)
+{
+    (void)state;
+    static const uint32_t weights[] = {1, 1}, bounds[N_CLASSES] = {9, 9, 9};
+    struct class_queue q;
+
+    assert_int_equal(class_queue_init(&q, N_CLASSES, bounds, N_ITEMS), 0);
+    class_queue_set_tenants(&q, 2, weights);
+    for (uint32_t i = 0; i < 4; i++)
+        class_queue_push_for(&q, 0, i % 2, 100, i);
+    for (uint32_t i = 0; i < 5; i++) {
+        assert_int_equal(class_queue_front(&q), 0);
+        class_queue_serve(&q, 0);
+        assert_int_equal(class_queue_front(&q), 1); /* the other's turn */
+        class_queue_push_front(&q, 0, 0);
+    }
+    assert_true(class_queue_remove(&q, 0)); /* cancelled: nothing was had either */
+    assert_int_equal(class_queue_front(&q), 2);
+    class_queue_fini(&q);
+}
+
 /* The model: an array per class. */
 struct plain {
     uint32_t n[N_CLASSES], items[N_CLASSES][N_ITEMS];
@@ -202,6 +289,9 @@ int main(void)
         cmocka_unit_test(test_returned_item_goes_first_even_when_full),
         cmocka_unit_test(test_blocked_class_is_passed_over),
         cmocka_unit_test(test_random_walk_equals_model),
+        cmocka_unit_test(test_tenants_share_by_weight),
+        cmocka_unit_test(test_no_tenant_fills_the_queue_for_the_others),
+        cmocka_unit_test(test_what_comes_back_was_not_served),
         cmocka_unit_test(test_bad_sizes_are_refused),
     };
 

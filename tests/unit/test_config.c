@@ -202,6 +202,34 @@ static void lists(void **state)
     assert_int_equal(config_engine_share(&c, 5), 2);
 }
 
+static void tenants_have_names_and_weights(void **state)
+{
+    static const char *const bad[] = {"a",     "a:",      "a:0", "a:1,", ":1",  "a:1,a:2",
+                                      "a b:1", "a:12345", "a:x", ".a:1", "a:-1"};
+    struct omni_config c;
+    struct config_tenants t;
+    struct error err;
+
+    (void)state;
+    config_defaults(&c);
+    assert_int_equal(config_tenants(&c, &t, &err), 0);
+    assert_int_equal(t.n, 1);
+    assert_int_equal(config_set(&c, "tenants.weights=acme:3, labs_2:10", &err), 0);
+    assert_int_equal(config_set(&c, "tenants.others=2", &err), 0);
+    assert_int_equal(config_check(&c, &err), 0);
+    assert_int_equal(config_tenants(&c, &t, &err), 0);
+    assert_int_equal(t.n, 3);
+    assert_true(t.weights[0] == 2 && t.weights[1] == 3 && t.weights[2] == 10);
+    assert_int_equal(config_tenant_find(&t, "labs_2", 6), 2);
+    assert_int_equal(config_tenant_find(&t, "labs_2", 5), 0);
+    assert_int_equal(config_tenant_find(&t, "", 0), 0);
+    for (uint32_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        strcpy(c.tenants_weights, bad[i]);
+        if (config_check(&c, &err) != -EINVAL)
+            fail_msg("%s passes", bad[i]);
+    }
+}
+
 static enum config_parse parse(struct omni_config *c, struct config_args *args, int argc,
                                const char **argv)
 {
@@ -246,6 +274,7 @@ int main(void)
         cmocka_unit_test(checks_that_concern_several),
         cmocka_unit_test(what_is_printed_can_be_read),
         cmocka_unit_test(lists),
+        cmocka_unit_test(tenants_have_names_and_weights),
         cmocka_unit_test(command_line_comes_last),
     };
 

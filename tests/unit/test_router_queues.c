@@ -111,6 +111,47 @@ static void test_three_classes_are_served_in_order(void **state)
     fake_engine_kill(&engine);
 }
 
+/* One tenant floods, the other's requests take their turns; a name is checked. */
+static void test_tenants_take_turns(void **state)
+{
+    (void)state;
+    static const char asked[] = "aaaaaabbb", expected[] = "abababaaa";
+    struct bare b;
+    struct output o;
+
+    strcpy(router.config.tenants_weights, "acme:1,bravo:1");
+    engine.requests_max = 1;
+    atomic_store(&engine.paused, true);
+    start_both();
+    bare_open(&b, &router);
+    for (uint8_t i = 0; i < 9; i++) {
+        struct message m = generate((uint8_t)(i + 1), "ls", 2);
+
+        m.generate.has_tenant = true;
+        m.generate.tenant = str_of(asked[i] == 'a' ? "acme" : "bravo");
+        bare_send(&b, &m);
+        if (i == 0)
+            assert_true(wait_count(&engine.n_submits, 1, FIXTURE_SOON_MS));
+    }
+    assert_true(wait_status(&b, "queues/0/length", 8, FIXTURE_SOON_MS));
+    atomic_store(&engine.paused, false);
+    assert_true(wait_status(&b, "classes/ls/length", 9, FIXTURE_SOON_MS));
+    pthread_mutex_lock(&engine.lock);
+    assert_memory_equal(engine.tenants, expected, 9);
+    pthread_mutex_unlock(&engine.lock);
+    assert_int_equal(
+        status_number(&b, "classes/ls/slo_met") + status_number(&b, "classes/ls/slo_missed"), 9);
+    struct message m = generate(20, "ls", 2);
+    m.generate.has_tenant = true;
+    m.generate.tenant = str_of("no/name");
+    bare_send(&b, &m);
+    collect(&b, 20, &o, 0);
+    assert_int_equal(o.code, ERROR_BAD_REQUEST);
+    assert_string_equal(o.field, "tenant");
+    bare_close(&b);
+    fake_engine_kill(&engine);
+}
+
 static void test_full_queue_refuses(void **state)
 {
     (void)state;
@@ -238,9 +279,13 @@ static int clean(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_requests_wait_for_an_engine), TEST(test_three_classes_are_served_in_order),
-        TEST(test_full_queue_refuses),          TEST(test_workers_are_chosen_by_free_kv),
-        TEST(test_engines_share_the_load),      TEST(test_engine_refuses),
+        TEST(test_requests_wait_for_an_engine),
+        TEST(test_three_classes_are_served_in_order),
+        TEST(test_tenants_take_turns),
+        TEST(test_full_queue_refuses),
+        TEST(test_workers_are_chosen_by_free_kv),
+        TEST(test_engines_share_the_load),
+        TEST(test_engine_refuses),
     };
 
     return cmocka_run_group_tests(tests, NULL, clean);
