@@ -111,7 +111,7 @@ void engine_fini(struct engine *e)
 
 /* ---- One round ------------------------------------------------------------------------------- */
 
-static void take_arrivals(struct engine *e)
+void engine_take_arrivals(struct engine *e)
 {
     struct sequence *s;
 
@@ -133,7 +133,7 @@ static void poll_device(struct engine *e)
 /* Everything that changes the books. */
 static void between_sweeps(struct engine *e)
 {
-    take_arrivals(e);
+    engine_take_arrivals(e);
     ending_obey(e);
     ending_drain(e);
     placement_step(e);

@@ -116,8 +116,8 @@ struct engine_batch {
     uint32_t n_seqs, n_rows;
     struct latency_load load, load_b; /* what the latency model knows of its two batches */
     struct latency_prediction predicted;
-    double predicted_wait_ns; /* beside it */
-    uint32_t kind;            /* ENGINE_SWEEP_* */
+    double predicted_wait_ns;          /* beside it */
+    uint32_t kind;                     /* ENGINE_SWEEP_* */
     struct device_offloaded offloaded; /* rows that are under way in slots */
     struct device_enter *enters;
     uint32_t n_enter;
@@ -135,7 +135,7 @@ struct engine_decide {
     struct sched_worker workers[ENGINE_WORKERS_MAX];
     struct sched_decision decision;
     uint32_t *order;         /* [n_sequences] scratch: sequences by arrival */
-    uint32_t n_live; /* of them */
+    uint32_t n_live;         /* of them */
     bool waits, checkpoints; /* the device can */
 };
 
@@ -209,6 +209,9 @@ void engine_fini(struct engine *e);
 
 /* One round without sleeping: takes in what happened, submits the next sweep, beats. */
 void engine_step(struct engine *e);
+
+/* A part of it: what was accepted since begins to wait. */
+void engine_take_arrivals(struct engine *e);
 
 /* Sends to the router, or to whoever stands in for it. */
 static inline void engine_send(struct engine *e, const struct message *m)

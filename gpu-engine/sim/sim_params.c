@@ -14,7 +14,7 @@ static const struct {
 } params[] = {
     {"use_pct", offsetof(struct sched_params, slo_use_pct), 100},
     {"free_pct", offsetof(struct sched_params, auto_free_pct), 90},
-    {"headroom_pct", offsetof(struct sched_params, headroom_pct), 90},
+    {"headroom_pct", offsetof(struct sched_params, headroom_pct), 100},
     {"token_budget", offsetof(struct sched_params, token_budget), 1 << 20},
 };
 #define N_PARAMS (sizeof params / sizeof *params)

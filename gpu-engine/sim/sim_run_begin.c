@@ -47,20 +47,31 @@ static uint32_t progress(const struct sim_run *r, struct sim_pair p)
     return r->begun ? 1 : 1 + (uint32_t)(u * (p.n_out - 1));
 }
 
+static struct sequence *newest_waiting(struct engine *e)
+{
+    struct sequence *newest = NULL;
+
+    for (uint32_t i = 0; i < e->sequences.n; i++) {
+        struct sequence *s = &e->sequences.all[i];
+        if (s->state == SEQUENCE_WAITING && (newest == NULL || s->order > newest->order))
+            newest = s;
+    }
+    invariant(newest != NULL);
+    return newest;
+}
+
 /* The request, taken in by the engine with that much of its output; NULL: it is refused, or has
  * no output to be in the middle of. */
 static struct sequence *take_in(struct sim_run *r, struct sim_pair p)
 {
     struct engine *e = &r->engine;
     uint32_t n_done = progress(r, p), idx = r->n_requests;
-    struct sequence *s = NULL, *next;
 
     r->has_next = false;
     if (n_done == 0 || !sim_run_submit(r, r->clock.now_ns, false, p))
         return NULL;
-    while ((next = sequence_next_arrival(&e->sequences)) != NULL)
-        s = next; /* the last that arrived */
-    invariant(s != NULL);
+    engine_take_arrivals(e);
+    struct sequence *s = newest_waiting(e);
     struct sim_request *q = &r->requests[idx];
     n_done = n_done < q->n_out ? n_done : q->n_out - 1;
     q->n_tokens = n_done;

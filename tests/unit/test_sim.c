@@ -257,6 +257,21 @@ static void computed_prompts_cost_no_prefill(void **state)
     assert_true(result.be.n_tokens > with_prefill);
 }
 
+/* They are put into the middle of others' arrivals, of which admission keeps books. */
+static void computed_prompts_leave_admission_its_books(void **state)
+{
+    static const char *const policies[] = {"harvest", "headroom", "paper"};
+
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        struct sim_options o = crowded(policies[i]);
+
+        o.be_computed = true;
+        run(&o);
+        assert_true(result.be.n_tokens > 1000 && result.ls.finished == result.ls.admitted);
+    }
+}
+
 static void rows_ride_along_and_are_parked(void **state)
 {
     struct sim_options o = options("rtx4090", "llama-3-8b");
@@ -436,6 +451,7 @@ int main(void)
         cmocka_unit_test(parameters_reach_the_policy),
         cmocka_unit_test(a_prefilled_run_begins_with_decodes),
         cmocka_unit_test(computed_prompts_cost_no_prefill),
+        cmocka_unit_test(computed_prompts_leave_admission_its_books),
         cmocka_unit_test(rows_ride_along_and_are_parked),
         cmocka_unit_test(a_faster_worker_gives_more),
         cmocka_unit_test(one_request_takes_what_the_prices_say),
