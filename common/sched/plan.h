@@ -169,11 +169,14 @@ void plan_be_chunks(struct plan *p, double budget_ns, uint32_t rows, uint32_t ke
  * the only one)? */
 bool plan_may_begin(const struct plan *p, uint32_t seq, uint32_t n_free, uint32_t keep);
 
-/* What a sweep is worth, in tokens, beside and with a chunk. */
+/* What a sweep with a chunk is worth, in tokens per ns: `all` is the whole sweep with its n rows,
+ * `chunks` the `prompts` below with them, which is what would run as batch B. */
 struct plan_worth {
-    double sweep;               /* once, however long it is */
-    double per_ns, per_ns_most; /* with its time, up to a bound */
-    double row;                 /* for each row of the chunk */
+    double (*per_ns)(const void *of, const struct latency_load *all,
+                     const struct latency_load *chunks, uint32_t n);
+    const void *of;
+    struct latency_load prompts; /* latency-sensitive chunks */
+    bool two_batch;              /* steps behind those are worth looking at too */
 };
 
 /* As plan_be_chunks, but of all sizes that fit the one that makes the sweep worth most per time,

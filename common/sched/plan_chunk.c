@@ -54,17 +54,23 @@ static void gather(struct plan *p, uint32_t keep, struct candidates *c)
     gather_placed(p, true, keep, c);
 }
 
-/* The sweep with the first n rows of the candidates. */
+/* Adds the first n rows of the candidates. */
+static void add_rows(const struct plan *p, const struct candidates *c, uint32_t n,
+                     struct latency_load *load)
+{
+    for (uint32_t i = 0; i < c->n && n > 0; i++) {
+        const struct sched_seq *s = &p->seqs[c->seq[i]];
+        uint32_t rows = smaller(n, c->todo[i]);
+        price_add(&p->price, load, sched_from(s), rows, rows == sched_todo(s));
+        n -= rows;
+    }
+}
+
 static double time_with(const struct plan *p, const struct candidates *c, uint32_t n)
 {
     struct latency_load load = p->d->load;
 
-    for (uint32_t i = 0; i < c->n && n > 0; i++) {
-        const struct sched_seq *s = &p->seqs[c->seq[i]];
-        uint32_t rows = smaller(n, c->todo[i]);
-        price_add(&p->price, &load, sched_from(s), rows, rows == sched_todo(s));
-        n -= rows;
-    }
+    add_rows(p, c, n, &load);
     return price_ns(&p->price, &load);
 }
 
@@ -95,23 +101,24 @@ static const struct latency_stairs *main_stairs(const struct latency_model *m)
     return &m->kind[best].dense;
 }
 
-static double worth_per_ns(const struct plan *p, const struct candidates *c,
-                           const struct plan_worth *worth, uint32_t n)
+static double worth_with(const struct plan *p, const struct candidates *c,
+                         const struct plan_worth *worth, uint32_t n)
 {
-    double ns = time_with(p, c, n);
+    struct latency_load all = p->d->load, prompts = worth->prompts;
 
-    return (worth->sweep + fmin(worth->per_ns * ns, worth->per_ns_most) + worth->row * n) / ns;
+    add_rows(p, c, n, &all);
+    add_rows(p, c, n, &prompts);
+    return worth->per_ns(worth->of, &all, &prompts, n);
 }
 
-static uint32_t best_size(const struct plan *p, const struct candidates *c, uint32_t largest,
-                          const struct plan_worth *worth)
+/* The better of `best` and the sizes that fill a step behind so many rows. */
+static uint32_t best_step(const struct plan *p, const struct candidates *c,
+                          const struct plan_worth *worth, double there, uint32_t largest,
+                          uint32_t best)
 {
-    if (largest == 0 || p->price.m == NULL || p->price.m->n_kinds == 0)
-        return largest;
     const struct latency_stairs *s = main_stairs(p->price.m);
-    double there = p->d->load.n_rows + p->d->load.returned_rows / p->price.m->n_layers;
-    double best_worth = worth_per_ns(p, c, worth, largest);
-    uint32_t best = largest;
+    double best_worth = worth_with(p, c, worth, best);
+
     for (uint32_t i = s->n; i-- > 0;) {
         double n = floor(s->rows[i] - there);
 
@@ -119,12 +126,27 @@ static uint32_t best_size(const struct plan *p, const struct candidates *c, uint
             continue;
         if (n < 1)
             break;
-        double w = worth_per_ns(p, c, worth, (uint32_t)n);
+        double w = worth_with(p, c, worth, (uint32_t)n);
         if (w > best_worth) {
             best_worth = w;
             best = (uint32_t)n;
         }
     }
+    return best;
+}
+
+static uint32_t best_size(const struct plan *p, const struct candidates *c, uint32_t largest,
+                          const struct plan_worth *worth)
+{
+    uint32_t best = largest;
+
+    if (largest == 0 || p->price.m == NULL || p->price.m->n_kinds == 0)
+        return largest;
+    best =
+        best_step(p, c, worth, p->d->load.n_rows + p->d->load.returned_rows / p->price.m->n_layers,
+                  largest, best);
+    if (worth->two_batch)
+        best = best_step(p, c, worth, worth->prompts.n_rows, largest, best);
     return best;
 }
 

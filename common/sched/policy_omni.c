@@ -66,6 +66,7 @@ struct omni {
     double prompt_worth, decode_worth; /* 0..1 */
     bool surplus;                      /* residents that workers cannot use */
     double at_workers;                 /* worth of a decode there, of its worth on the device */
+    struct latency_load decodes;       /* rows of batch A */
 };
 
 static bool without(const struct omni *o, enum sched_without idea)
@@ -441,16 +442,97 @@ static double output_per_row(const struct omni *o)
     return sums->be_in > 0 ? o->prompt_worth * (double)sums->be_out / (double)sums->be_in : 0;
 }
 
+/* ---- One batch or two ------------------------------------------------------------------------ */
+
+static void add_group(const struct plan *p, enum plan_group group, struct latency_load *load)
+{
+    for (uint32_t i = 0; i < p->n_picked[group]; i++) {
+        const struct sched_rows *r = &p->scratch->picked[group][i];
+        const struct sched_seq *s = &p->seqs[r->seq];
+        price_add(&p->price, load, sched_from(s), r->n_rows, r->n_rows == sched_todo(s));
+    }
+}
+
+struct way {
+    double sweep_ns, window_ns, per_ns;
+};
+
+/* decode_worth: of a decode on the device; 1 where chunks are given already. */
+static void set_worth(const struct omni *o, struct way *w, double decode_worth, uint32_t n_rows)
+{
+    double tokens = decode_worth * o->p.n_picked[PLAN_BE_DECODE] +
+                    worker_tokens(o, w->sweep_ns, w->window_ns) + n_rows * output_per_row(o);
+
+    w->per_ns = w->sweep_ns > 0 ? tokens / w->sweep_ns : 0;
+}
+
+static struct way as_one_batch(const struct omni *o, const struct latency_load *load)
+{
+    return (struct way){.sweep_ns = price_ns(&o->p.price, load),
+                        .window_ns = price_attention_ns(&o->p.price, load) / o->n_layers};
+}
+
+/* Decodes (A), which returned rows join, and chunks (B) take turns. */
+static struct way as_two_batches(const struct omni *o, const struct latency_load *chunks)
+{
+    const struct plan *p = &o->p;
+    struct latency_load a = o->decodes;
+    double b_ns = price_ns(&p->price, chunks);
+    struct way w = {.window_ns = (b_ns + price_attention_ns(&p->price, &a)) / o->n_layers};
+
+    price_set_returned(
+        &p->price, &a,
+        fmin(worker_tokens(o, o->best_effort_ns, w.window_ns), p->limits->returned_max));
+    w.sweep_ns = price_ns(&p->price, &a) + b_ns;
+    return w;
+}
+
+static bool may_be_two(const struct omni *o)
+{
+    const struct plan *p = &o->p;
+
+    return p->limits->two_batch && p->price.m != NULL && o->n_residents > 0 &&
+           !without(o, SCHED_WITHOUT_TWO_BATCH);
+}
+
+/* The better of the two ways; `split` if that is two batches. */
+static struct way best_way(const struct omni *o, const struct latency_load *all,
+                           const struct latency_load *chunks, double decode_worth, uint32_t n_rows,
+                           bool *split)
+{
+    struct way one = as_one_batch(o, all), two;
+
+    *split = false;
+    set_worth(o, &one, decode_worth, n_rows);
+    if (!may_be_two(o) || chunks->n_rows == 0 || o->decodes.n_rows == 0)
+        return one;
+    two = as_two_batches(o, chunks);
+    set_worth(o, &two, decode_worth, n_rows);
+    *split = two.sweep_ns <= o->budget_ns && two.per_ns > one.per_ns;
+    return *split ? two : one;
+}
+
+static double worth_with_chunk(const void *of, const struct latency_load *all,
+                               const struct latency_load *chunks, uint32_t n)
+{
+    const struct omni *o = of;
+    bool split;
+
+    return best_way(o, all, chunks, o->decode_worth, n, &split).per_ns;
+}
+
+/* ---- Best-effort rows, given ------------------------------------------------------------------- */
+
 static void give_chunks(struct omni *o)
 {
     struct plan *p = &o->p;
-    double window_ns = price_attention_ns(&p->price, &p->d->load) / o->n_layers;
-    struct plan_worth worth = {.sweep = o->decode_worth * p->n_picked[PLAN_BE_DECODE],
-                               .per_ns = o->rate,
-                               .per_ns_most = riders(o, window_ns) + o->n_residents / o->n_layers,
-                               .row = output_per_row(o)};
     uint32_t keep = blocks_to_leave(o);
+    struct plan_worth worth = {.per_ns = worth_with_chunk, .of = o, .two_batch = may_be_two(o)};
 
+    add_group(p, PLAN_LS_PREFILL, &worth.prompts);
+    o->decodes = (struct latency_load){.n_rows = 0};
+    add_group(p, PLAN_LS_DECODE, &o->decodes);
+    add_group(p, PLAN_BE_DECODE, &o->decodes);
     if (without(o, SCHED_WITHOUT_STAIRS))
         plan_be_chunks(p, o->best_effort_ns, UINT32_MAX, keep);
     else
@@ -471,20 +553,20 @@ static void give_best_effort(struct omni *o)
 
 /* ---- Returned rows --------------------------------------------------------------------------- */
 
-/* Most returned rows per layer within the budget; one in any case, or workers would stand still. */
-static uint32_t returned_within(const struct omni *o)
+/* Most returned rows per layer beside the load within the budget; one in any case, or workers would
+ * stand still. */
+static uint32_t returned_within(const struct omni *o, struct latency_load load, double budget_ns)
 {
     const struct plan *p = &o->p;
     uint32_t low = p->limits->returned_max > 0, high = p->limits->returned_max;
-    struct latency_load load = p->d->load;
 
-    if (isinf(o->budget_ns) || load.n_rows == 0)
+    if (isinf(budget_ns) || load.n_rows == 0)
         return high;
     while (low < high) {
         uint32_t mid = low + (high - low + 1) / 2;
 
         price_set_returned(&p->price, &load, mid);
-        if (price_ns(&p->price, &load) <= o->budget_ns)
+        if (price_ns(&p->price, &load) <= budget_ns)
             low = mid;
         else
             high = mid - 1;
@@ -503,75 +585,7 @@ static void enter(struct omni *o)
     plan_enters(&o->p, most);
 }
 
-/* ---- One batch or two, and waiting ----------------------------------------------------------- */
-
-static void add_group(const struct plan *p, enum plan_group group, struct latency_load *load)
-{
-    for (uint32_t i = 0; i < p->n_picked[group]; i++) {
-        const struct sched_rows *r = &p->scratch->picked[group][i];
-        const struct sched_seq *s = &p->seqs[r->seq];
-        price_add(&p->price, load, sched_from(s), r->n_rows, r->n_rows == sched_todo(s));
-    }
-}
-
-static uint32_t rows_picked(const struct plan *p, enum plan_group group)
-{
-    uint32_t n = 0;
-
-    for (uint32_t i = 0; i < p->n_picked[group]; i++)
-        n += p->scratch->picked[group][i].n_rows;
-    return n;
-}
-
-static double value(const struct omni *o, double sweep_ns, double window_ns)
-{
-    const struct plan *p = &o->p;
-
-    return p->n_picked[PLAN_BE_DECODE] + worker_tokens(o, sweep_ns, window_ns) +
-           rows_picked(p, PLAN_BE_PREFILL) * output_per_row(o);
-}
-
-struct way {
-    double sweep_ns, window_ns, per_ns;
-};
-
-static struct way as_one_batch(const struct omni *o)
-{
-    const struct latency_load *load = &o->p.d->load;
-    struct way w = {.sweep_ns = price_ns(&o->p.price, load),
-                    .window_ns = price_attention_ns(&o->p.price, load) / o->n_layers};
-
-    w.per_ns = w.sweep_ns > 0 ? value(o, w.sweep_ns, w.window_ns) / w.sweep_ns : 0;
-    return w;
-}
-
-static struct way as_two_batches(const struct omni *o)
-{
-    const struct plan *p = &o->p;
-    struct latency_load a = {.returned_rows = p->d->load.returned_rows,
-                             .returned_layers = p->d->load.returned_layers};
-    struct latency_load b = {0};
-
-    add_group(p, PLAN_LS_DECODE, &a);
-    add_group(p, PLAN_BE_DECODE, &a);
-    add_group(p, PLAN_LS_PREFILL, &b);
-    add_group(p, PLAN_BE_PREFILL, &b);
-    double b_ns = price_ns(&p->price, &b);
-    struct way w = {.sweep_ns = price_ns(&p->price, &a) + b_ns,
-                    .window_ns = (b_ns + price_attention_ns(&p->price, &a)) / o->n_layers};
-    w.per_ns = w.sweep_ns > 0 ? value(o, w.sweep_ns, w.window_ns) / w.sweep_ns : 0;
-    return w;
-}
-
-static bool may_be_two(const struct omni *o)
-{
-    const struct plan *p = &o->p;
-
-    return p->limits->two_batch && p->price.m != NULL && o->n_residents > 0 &&
-           !without(o, SCHED_WITHOUT_TWO_BATCH) &&
-           p->n_picked[PLAN_LS_PREFILL] + p->n_picked[PLAN_BE_PREFILL] > 0 &&
-           p->n_picked[PLAN_LS_DECODE] + p->n_picked[PLAN_BE_DECODE] > 0;
-}
+/* ---- Waiting ----------------------------------------------------------------------------------- */
 
 /* What the slack buys: so many rows could stay together through all layers, each waited for. */
 static void fund_waiting(struct omni *o, const struct way *w)
@@ -588,19 +602,31 @@ static void fund_waiting(struct omni *o, const struct way *w)
     d->wait_ns = d->want > 0 ? (uint64_t)slack : 0;
 }
 
+static uint32_t rows_picked(const struct plan *p, enum plan_group group)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < p->n_picked[group]; i++)
+        n += p->scratch->picked[group][i].n_rows;
+    return n;
+}
+
 static void close(struct omni *o)
 {
-    struct way one = as_one_batch(o), two = one;
-    bool split = false;
+    struct plan *p = &o->p;
+    struct latency_load chunks = {.n_rows = 0};
+    bool split;
 
-    if (may_be_two(o)) {
-        two = as_two_batches(o);
-        split = two.sweep_ns <= o->budget_ns && two.per_ns > one.per_ns;
-    }
-    fund_waiting(o, split ? &two : &one);
-    price_set_returned(&o->p.price, &o->p.d->load,
-                       o->returned); /* predicted: what they do return */
-    plan_close(&o->p, split);
+    add_group(p, PLAN_LS_PREFILL, &chunks);
+    add_group(p, PLAN_BE_PREFILL, &chunks);
+    struct way w = best_way(o, &p->d->load, &chunks, 1, rows_picked(p, PLAN_BE_PREFILL), &split);
+    p->d->p_max = split
+                      ? returned_within(o, o->decodes, o->budget_ns - price_ns(&p->price, &chunks))
+                      : returned_within(o, p->d->load, o->budget_ns);
+    enter(o);
+    fund_waiting(o, &w);
+    price_set_returned(&p->price, &p->d->load, o->returned); /* predicted: what they do return */
+    plan_close(p, split);
 }
 
 /* ---- Latency-sensitive prompts --------------------------------------------------------------- */
@@ -676,9 +702,7 @@ static void decide(const struct sched_state *state, struct sched_decision *d)
     bring_back(&o);
     o.best_effort_ns = best_effort_budget_ns(&o);
     give_best_effort(&o);
-    d->p_max = returned_within(&o);
     d->ride = !without(&o, SCHED_WITHOUT_RIDING);
-    enter(&o);
     close(&o);
 }
 
