@@ -389,6 +389,37 @@ static void the_hint_when_to_come_back_holds(void **state)
         fail_msg("%u found, %u given up", n_hints, n_given_up);
 }
 
+/* Sweeps follow the tokens' own deadlines: they end before the nearest, unless decodes and the few rows
+ * that the most urgent prompt gets take longer; and a later deadline never costs a prompt rows. */
+static void sweeps_follow_deadlines_of_tokens(void **state)
+{
+    const struct sched_policy *omni = sched_policy_find("omni", NULL);
+    uint32_t n_bound = 0;
+
+    (void)state;
+    for (uint64_t seed = 1; seed <= N_RANDOM; seed++) {
+        uint32_t rows[2], least;
+        random_load(seed);
+        uint64_t span = (10 + fixture_below(&fixture, 100)) * ms;
+        for (uint32_t i = 0; i < 2; i++, span += 20 * ms) {
+            for (uint32_t k = 0; k < fixture.state.n_seqs; k++) {
+                struct sched_seq *s = &fixture.seqs[k];
+                s->next_due_ns = sched_is_decode(s) ? fixture.state.now_ns + span + k * ms : 0;
+            }
+            omni->decide(&fixture.state, &decision);
+            rows[i] = decision.n_rows;
+            least =
+                decision.n_rows == 0 ? 0 : decision.load.n_decodes + fixture.limits.block_tokens;
+            if (decision.load.n_decodes == 0 || decision.n_rows <= least)
+                continue;
+            n_bound++;
+            assert_true(decision.predicted_ns <= span * fixture.limits.params.slo_use_pct / 100);
+        }
+        assert_true(rows[1] >= rows[0]);
+    }
+    assert_true(n_bound > N_RANDOM / 4);
+}
+
 /* ---- Tenants --------------------------------------------------------------------------------- */
 
 static void a_share_is_kept_for_whoever_is_active(void **state)
@@ -451,6 +482,7 @@ int main(void)
         cmocka_unit_test(slightly_late_ones_come_in_while_misses_are_left),
         cmocka_unit_test(admitted_work_is_in_time),
         cmocka_unit_test(the_hint_when_to_come_back_holds),
+        cmocka_unit_test(sweeps_follow_deadlines_of_tokens),
         cmocka_unit_test(a_share_is_kept_for_whoever_is_active),
         cmocka_unit_test(time_to_the_first_token_is_shared_too),
     };
