@@ -1,7 +1,7 @@
 /* bench_attention.c - decode attention against the machine's limits, and against ggml's
  *
  *   bench_attention [--json FILE] [--full] [--block TOKENS] [--pool-mib N] [--repeat N]
- *                   [--shape KV:WIDTH:KV_HEADS:GROUP:CONTEXT:JOBS:THREADS]...
+ *                   [--shape KV:WIDTH:KV_HEADS:GROUP:CONTEXT:JOBS:THREADS]... [--common]
  *
  * Every repetition measures the machine (read bandwidth on the same mapping, multiply-adds,
  * exponentials: attention_rates.h) and then the kernel, so that both see the same moment of a
@@ -12,7 +12,8 @@
  * KV comes from memory: blocks are scattered over a pool many times the caches, and every call
  * takes the next sequences of it.  OMNI_GGML_PEER names the program that tests/bench/peer_ggml.sh
  * builds: then ggml runs the same shapes in between.  With --shape only those shapes run, and
- * nothing else: for work on a kernel. */
+ * nothing else: for work on a kernel.  With --common all jobs of a call share their KV, as behind a
+ * common prefix; bytes are still counted once per job. */
 #include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -56,7 +57,7 @@ struct result {
 struct bench {
     enum isa isa;
     uint32_t n_cpus, block_tokens, repeat;
-    bool full;
+    bool full, common;
     const char *json, *peer;
     uint8_t *pool;
     size_t pool_bytes, read_at;
@@ -139,7 +140,8 @@ static void work_call(const struct bench *b, const struct shape *s, struct work 
                                               .n_blocks = w->per_sequence,
                                               .type = s->type,
                                               .layer = l}};
-        w->at = (w->at + w->per_sequence) % w->n_blocks;
+        if (!b->common || i + 1 == s->n_jobs)
+            w->at = (w->at + w->per_sequence) % w->n_blocks;
     }
     attn_run(b->team[many], b->scratch[many], w->jobs, s->n_jobs);
 }
@@ -596,8 +598,9 @@ static bool parse(struct bench *b, int argc, char **argv)
     for (int i = 1; i < argc; i++) {
         const char *value = i + 1 < argc ? argv[i + 1] : NULL;
 
-        if (strcmp(argv[i], "--full") == 0) {
-            b->full = true;
+        if (strcmp(argv[i], "--full") == 0 || strcmp(argv[i], "--common") == 0) {
+            b->full = b->full || argv[i][2] == 'f';
+            b->common = b->common || argv[i][2] == 'c';
             continue;
         }
         if (value == NULL)
@@ -628,9 +631,10 @@ int main(int argc, char **argv)
 
     b.peer = getenv("OMNI_GGML_PEER");
     if (!parse(&b, argc, argv)) {
-        fprintf(stderr, "usage: bench_attention [--json FILE] [--full] [--block TOKENS] "
-                        "[--pool-mib 320..] [--repeat 1..31] "
-                        "[--shape f16|bf16|i8:WIDTH:KV_HEADS:GROUP:CONTEXT:JOBS:THREADS]...\n");
+        fprintf(stderr,
+                "usage: bench_attention [--json FILE] [--full] [--block TOKENS] "
+                "[--pool-mib 320..] [--repeat 1..31] "
+                "[--shape f16|bf16|i8:WIDTH:KV_HEADS:GROUP:CONTEXT:JOBS:THREADS]... [--common]\n");
         return 2;
     }
     if (isa_detect(&b.isa) != 0)
