@@ -42,7 +42,7 @@
 
 /* Standard deviations of the number of latency-sensitive requests that fit on the device: nearer to
  * full than so many, best effort yields time. */
-#define LS_SPREADS 3
+#define LS_SPREADS 4
 /* Share of the budget that best-effort decodes may keep from prompts which have time. */
 #define DECODE_SHARE 0.25
 
