@@ -28,6 +28,13 @@ struct few_acc {
     v16 v[ROWS_FEW][2 * FEW_PANELS];
 };
 
+/* Under the sanitizers a kernel per number of rows and type would take the compiler minutes. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define FEW_ONCE static __attribute__((noinline))
+#else
+#define FEW_ONCE V_INLINE
+#endif
+
 /* A loop over registers: it must be unrolled completely, or they would live in memory.  Not so in
  * plain C and under the sanitizers, where they do anyway and the compiler would take minutes. */
 #if defined(V_IN_MEMORY) || defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -261,7 +268,7 @@ V_INLINE void few_quant(enum weight_type type, struct few_acc *a, const uint8_t 
         few_quant(type, &a, p, panel_bytes, k, x, ldx, n_rows, n_halves);                          \
         break;
 
-V_INLINE void few_block(enum weight_type type, const uint8_t *p, size_t panel_bytes, uint32_t k,
+FEW_ONCE void few_block(enum weight_type type, const uint8_t *p, size_t panel_bytes, uint32_t k,
                         const float *x, size_t ldx, float *y, size_t ldy, uint32_t n_rows,
                         uint32_t n_halves)
 {
@@ -353,7 +360,7 @@ V_INLINE void expand_q8_0(const uint8_t *p, float *w)
 }
 
 /* One block of 32 k. */
-V_INLINE void expand_block(enum weight_type type, const uint8_t *super, const uint8_t *p, float *w)
+FEW_ONCE void expand_block(enum weight_type type, const uint8_t *super, const uint8_t *p, float *w)
 {
     const uint32_t n_words = 4 / quant_parts(type);
 
