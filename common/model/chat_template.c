@@ -95,10 +95,14 @@ static int open_chatml(struct chat_template *c, struct gguf_string t)
 
 /* ---- Llama 3 --------------------------------------------------------------------------------- */
 
+static int copy_text(struct chat_template *c, const char *text)
+{
+    return copy_literal(c, text, text + strlen(text));
+}
+
 /* From 3.1 on every conversation has a system message, which begins with two dates. */
 static int open_llama3(struct chat_template *c, struct gguf_string t)
 {
-    static const char knowledge[] = "Cutting Knowledge Date: December 2023\n";
     static const char mark[] = "date_string = \"";
     const char *date = memmem(t.data, t.len, mark, sizeof(mark) - 1);
     const char *end;
@@ -110,12 +114,10 @@ static int open_llama3(struct chat_template *c, struct gguf_string t)
     end = date ? memchr(date, '"', (size_t)(t.data + t.len - date)) : NULL;
     if (!end)
         return -ENOTSUP;
-    rc = copy_literal(c, knowledge, knowledge + sizeof(knowledge) - 1);
-    if (!rc)
-        rc = copy_literal(c, "Today Date: ", "Today Date: " + 12);
+    rc = copy_text(c, "Cutting Knowledge Date: December 2023\nToday Date: ");
     if (!rc)
         rc = copy_literal(c, date, end);
-    return rc ? rc : copy_literal(c, "\n\n", "\n\n" + 2);
+    return rc ? rc : copy_text(c, "\n\n");
 }
 
 /* ---- Inst ------------------------------------------------------------------------------------ */
@@ -153,7 +155,7 @@ static bool begins_with_space(struct gguf_string e)
 
     while (i < e.len && (e.data[i] == '-' || e.data[i] == ' '))
         i++;
-    return e.len - i >= 3 &&
+    return e.len >= i + 3 &&
            (memcmp(e.data + i, "' '", 3) == 0 || memcmp(e.data + i, "\" \"", 3) == 0);
 }
 
@@ -191,7 +193,7 @@ static int open_inst(struct chat_template *c, struct gguf_string t)
     const char *open = memmem(t.data, t.len, "[INST]", 6);
     const char *close = memmem(t.data, t.len, "[/INST]", 7);
 
-    if (!open || !close || open == t.data || has(t, "[SYSTEM_PROMPT]") ||
+    if (!open || !close || open == t.data || close == t.data || has(t, "[SYSTEM_PROMPT]") ||
         !has(find_expression(t, "[INST]", "content"), "[INST]"))
         return -ENOTSUP;
     c->space_before = open[-1] == ' ';

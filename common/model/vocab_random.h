@@ -13,8 +13,8 @@
 /* Tokens without padding. */
 uint32_t vocab_random_size(void);
 
-/* Adds all tokenizer.* keys; n_vocab >= vocab_random_size(), the rest are words " x0", " x1", ...
+/* Adds all tokenizer.* keys; pattern: of tokenizer.ggml.pre ("smollm"); n_vocab >= vocab_random_size(), the rest are words " x0", " x1", ...
  * 0 or -ENOMEM. */
-int vocab_random_add(struct gguf_writer *w, uint32_t n_vocab);
+int vocab_random_add(struct gguf_writer *w, const char *pattern, uint32_t n_vocab);
 
 #endif

@@ -135,6 +135,7 @@ static void take_q6_k(const struct weight_q6_k *b, uint32_t g, struct weight_gro
 void weight_block_group(enum weight_type type, const void *block, uint32_t g,
                         struct weight_group *out)
 {
+    invariant(type > WEIGHT_Q8_0 && type < WEIGHT_TYPES);
     out->m = 0;
     out->scale[0] = out->scale[1] = 1;
     out->minus = 0;
@@ -161,7 +162,7 @@ void weight_block_group(enum weight_type type, const void *block, uint32_t g,
         take_q6_k(block, g, out);
         break;
     default:
-        invariant(!"a type with groups");
+        break;
     }
 }
 

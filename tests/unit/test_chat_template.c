@@ -113,6 +113,33 @@ static void test_unknown(void **state)
     assert_non_null(strstr(err.text, "tokenizer.chat_template"));
 }
 
+/* Found by fuzzing: no expression with an answer, marks at the very beginning, no end. */
+static void test_scraps_of_templates(void **state)
+{
+    static const char *const scraps[] = {"{{ '[INST] ' + content + ' [/INST]' }}",
+                                         "[/INST]{{ '[INST]' + content",
+                                         "[INST][/INST]",
+                                         "{{content[INST][/INST]eos_token",
+                                         "{{[INST][/INST]content}}{{eos_token content",
+                                         "<|im_start|>system",
+                                         "<|im_start|>add_generation_prompt<|im_start|>assistant\n",
+                                         "<|start_header_id|><|eot_id|>date_string = \"",
+                                         "<|end|>|>"};
+    const struct chat_message m = message("user", "Hi");
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(scraps) / sizeof(scraps[0]); i++) {
+        struct chat_template c;
+        struct gguf_error err = {""};
+        char out[256];
+
+        if (open_text(scraps[i], &c, &err))
+            assert_true(err.text[0] != 0);
+        else if (chat_template_check(&c, &m, 1, &err) == 0)
+            assert_true(chat_template_render(&c, &m, 1, true, out, sizeof(out)) > 2);
+    }
+}
+
 /* Encoding turn by turn gives the ids of the rendered text. */
 static void check_ids(const struct chat_template *c, const struct tokenizer *t,
                       const struct chat_message *messages, uint32_t n)
@@ -194,6 +221,7 @@ int main(void)
         cmocka_unit_test(test_smollm2),
         cmocka_unit_test(test_plain_chatml),
         cmocka_unit_test(test_unknown),
+        cmocka_unit_test(test_scraps_of_templates),
         cmocka_unit_test(test_ids),
         cmocka_unit_test(test_ids_of_the_demo_model),
         cmocka_unit_test(test_no_forged_turns),

@@ -1,8 +1,9 @@
 /* SentencePiece's BPE on a vocabulary of a dozen tokens: what llama.cpp's algorithm says, by hand. */
 #include "model_test.h"
 
+#include "chars_vocab.h"
+
 #include "common/model/detokenizer.h"
-#include "common/model/gguf_write.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -10,79 +11,19 @@
 
 #define SPACE "\xe2\x96\x81"
 
-enum {
-    ID_UNK,
-    ID_BOS,
-    ID_EOS,
-    ID_BYTES,
-    ID_SPACE = ID_BYTES + 256,
-    ID_A,
-    ID_B,
-    ID_AB,
-    ID_SPACE_AB,
-    ID_ABA,
-    ID_BC, /* c alone is no token */
-    ID_SPACES,
-    ID_E_ACUTE,
-    ID_USER,
-    ID_STRIP,
-    N_TOKENS
-};
-
-static const struct {
-    const char *text;
-    float score;
-    int32_t type;
-} words[] = {
-    [ID_SPACE] = {SPACE, -10, 1},
-    [ID_A] = {"a", -11, 1},
-    [ID_B] = {"b", -12, 1},
-    [ID_AB] = {"ab", -2, 1},
-    [ID_SPACE_AB] = {SPACE "ab", -3, 1},
-    [ID_ABA] = {"aba", -1, 1},
-    [ID_BC] = {"bc", -1.5f, 1},
-    [ID_SPACES] = {SPACE SPACE, -2, 1},
-    [ID_E_ACUTE] = {"\xc3\xa9", -13, 1},
-    [ID_USER] = {"[T]", 0, 4},
-    [ID_STRIP] = {"<|end|>", 0, 3},
-};
-
 /* false_key: a key of the file that is false, or NULL; scores: others than the words', or NULL. */
 static struct tokenizer *open_small(const char *arch, const char *false_key, const float *scores,
                                     int *rc, struct gguf_error *err)
 {
     struct gguf_writer *w = gguf_writer_create();
-    struct gguf_string texts[N_TOKENS];
-    int32_t types[N_TOKENS];
-    float own[N_TOKENS] = {0};
-    char names[256][8], path[PATH_BYTES];
+    char path[PATH_BYTES];
     struct gguf *g;
     struct tokenizer *t = NULL;
 
-    texts[ID_UNK] = (struct gguf_string){"<unk>", 5};
-    texts[ID_BOS] = (struct gguf_string){"<s>", 3};
-    texts[ID_EOS] = (struct gguf_string){"</s>", 4};
-    types[ID_UNK] = 2;
-    types[ID_BOS] = types[ID_EOS] = 3;
-    for (int i = 0; i < 256; i++) {
-        snprintf(names[i], sizeof(names[i]), "<0x%02X>", i);
-        texts[ID_BYTES + i] = (struct gguf_string){names[i], 6};
-        types[ID_BYTES + i] = 6;
-    }
-    for (int i = ID_SPACE; i < N_TOKENS; i++) {
-        texts[i] = (struct gguf_string){words[i].text, strlen(words[i].text)};
-        types[i] = words[i].type;
-        own[i] = words[i].score;
-    }
     gguf_writer_string(w, "general.architecture", arch);
-    gguf_writer_string(w, "tokenizer.ggml.model", "llama");
-    gguf_writer_u32(w, "tokenizer.ggml.bos_token_id", ID_BOS);
-    gguf_writer_u32(w, "tokenizer.ggml.eos_token_id", ID_EOS);
     if (false_key)
         gguf_writer_bool(w, false_key, false);
-    gguf_writer_strings(w, "tokenizer.ggml.tokens", texts, N_TOKENS);
-    gguf_writer_i32s(w, "tokenizer.ggml.token_type", types, N_TOKENS);
-    gguf_writer_f32s(w, "tokenizer.ggml.scores", scores ? scores : own, N_TOKENS);
+    chars_vocab_add(w, scores);
     assert_int_equal(gguf_writer_save(w, model_test_path("chars.gguf", path)), 0);
     gguf_writer_destroy(w);
     assert_int_equal(gguf_open(path, &g, err), 0);
@@ -211,7 +152,7 @@ static void test_streamed(void **state)
 
 static void test_refused(void **state)
 {
-    float scores[N_TOKENS] = {0};
+    float scores[CHARS_VOCAB_TOKENS] = {0};
     struct gguf_error err;
     int rc;
 
