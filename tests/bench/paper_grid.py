@@ -2,7 +2,7 @@
 
 Committed before the first policy was run on them, and not changed after.  Rates are those at which
 ls-first alone, without best effort, keeps both objectives of at least 99 % of its requests at the
-highest (--feasible shows it; the next half request a second breaks it).  The paper's own rates go
+highest (--feasible shows it; one request a second more breaks it).  The paper's own rates go
 to 6/s (70B) and 10/s (34B): neither published timings nor first principles carry them.
 """
 
@@ -32,8 +32,8 @@ MACHINES = (
     Machine("a100x2",       "a100x2-nvlink", "yi-34b",      0, 100,                 (2, 3, 4),   2.0, 0.2),
     Machine("a100x2+4",     "a100x2-nvlink", "yi-34b",      4, 100,                 (3,),        2.0, 0.2),
     Machine("a100x2-pcie",  "a100x2-pcie",   "yi-34b",      0, 100,                 (1, 2),      2.0, 0.2),
-    Machine("h200",         "h200",          "yi-34b",      0, 100,                 (2, 4, 6),   2.0, 0.2),
-    Machine("rtx4090",      "rtx4090",       "llama-3-8b",  0, 10,                  (1, 2, 4),   2.0, 0.2),
+    Machine("h200",         "h200",          "yi-34b",      0, 100,                 (3, 5, 7),   2.0, 0.2),
+    Machine("rtx4090",      "rtx4090",       "llama-3-8b",  0, 10,                  (1, 2, 3),   2.0, 0.2),
 )
 MACHINE = {m.name: m for m in MACHINES}
 LENGTHS = ("LONGBENCH", "DAILYMAIL", "1000/4000")
