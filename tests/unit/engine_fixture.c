@@ -43,10 +43,10 @@ static void set_device(struct engine_group *g, const char *name)
 void group_init(struct engine_group *g, const struct model_random_options *model)
 {
     static const char *const settings[] = {
-        "group.name=g",        "engine.threads=1",     "engine.profile=off",
-        "worker.threads=1",    "worker.kill_ms=0", /* the worker is this process */
-        "worker.late_ms=2000", "worker.arena_mb=8",    "engine.max_seqs=40",
-        "engine.ctx_max=1024", "engine.kv_blocks=256", "engine.chunk_tokens=64",
+        "group.name=g",          "engine.threads=1",     "engine.profile=off",
+        "worker.threads=1",      "worker.kill_ms=0", /* the worker is this process */
+        "worker.late_ms=2000",   "worker.arena_mb=8",    "engine.max_seqs=40",
+        "engine.ctx_max=1024",   "engine.kv_blocks=256", "engine.chunk_tokens=64",
         "engine.block_tokens=32"};
 
     memset(g, 0, sizeof *g);
@@ -81,6 +81,21 @@ static void bind_socket(struct engine_group *g)
     assert_true(g->sock >= 0);
 }
 
+static void make_up_prices(struct latency_model *m)
+{
+    for (uint32_t k = 0; k < m->n_kinds; k++) {
+        struct latency_kind *kind = &m->kind[k];
+
+        kind->dense = (struct latency_stairs){.n = 2, .rows = {1, 256}, .ns = {20e3, 400e3}};
+        kind->pre_share = 0.3;
+        kind->pa_a = 1;
+        kind->pa_h = 100;
+        kind->da_a = 2;
+        kind->da_h = 500;
+    }
+    m->head = (struct latency_stairs){.n = 2, .rows = {1, 64}, .ns = {5e3, 100e3}};
+}
+
 static void set_policy(struct engine_group *g)
 {
     struct engine *e = &g->host.engine;
@@ -90,6 +105,8 @@ static void set_policy(struct engine_group *g)
     e->decide.policy = g->policy;
     for (uint32_t w = 0; w < e->exchange->n_workers; w++)
         e->latency.worker[w] = g->pace;
+    if (g->priced)
+        make_up_prices(&e->latency);
 }
 
 static void *engine_main(void *arg)

@@ -43,6 +43,7 @@ struct engine_group {
     /* In place of the configured one, with what it may believe of the workers; NULL: none. */
     const struct sched_policy *policy;
     struct latency_worker pace;
+    bool priced; /* with made-up times of the device, which it corrects; a profile takes long */
     struct group_worker workers[GROUP_WORKERS];
     pthread_t engine_thread;
     _Atomic bool stop_engine, stop_workers, hold_workers;
