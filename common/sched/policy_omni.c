@@ -85,6 +85,8 @@ static double time_share(const struct omni *o)
     double promised = (double)p->sums.ls_promise / fmax(1, p->limits->n_blocks);
     double n_most = promised > 0 ? n / promised : 1;
 
+    if (n < 1)
+        return 1; /* nobody holds anything, whatever would fit */
     return fmin(1, fmax(0, 1 - promised) * sqrt(fmax(1, n_most)) / LS_SPREADS);
 }
 

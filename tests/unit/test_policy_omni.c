@@ -354,6 +354,18 @@ static void test_a_full_device_keeps_best_effort_short(void **state)
     assert_true(n < 10);
 }
 
+/* Regression: without any latency-sensitive request nothing is promised and nobody counted, and
+ * best effort got a quarter of the time: a row or two of its prompts in a sweep. */
+static void test_best_effort_alone_has_all_the_time(void **state)
+{
+    (void)state;
+    fixture_roomy(&f);
+    fixture_add(&f, 1, SCHED_WAITING, 2000);
+    f.limits.sweep_max_ns = f.limits.tpot_slo_ns;
+    decide();
+    assert_true(d.predicted_ns > f.limits.tpot_slo_ns / 2);
+}
+
 /* ---- Placement ------------------------------------------------------------------------------- */
 
 static uint32_t best_effort_decodes(void)
@@ -625,6 +637,7 @@ int main(void)
         cmocka_unit_test(test_more_blocks_give_no_less),
         cmocka_unit_test(test_more_time_gives_no_less),
         cmocka_unit_test(test_a_full_device_keeps_best_effort_short),
+        cmocka_unit_test(test_best_effort_alone_has_all_the_time),
         cmocka_unit_test(test_offload_always_and_never_are_exact),
         cmocka_unit_test(test_the_newest_leave_room_for_the_next_prompt),
         cmocka_unit_test(test_a_resident_comes_back_settled_and_when_nobody_waits),
