@@ -267,7 +267,7 @@ void plan_close(struct plan *p, bool two)
     d->n_rows = p->limits->rows_max - p->rows_left;
     d->load.n_entering = d->n_enter;
     d->n_free_blocks = p->n_free;
-    d->predicted_ns = (uint64_t)(price_ns(&p->price, &d->load) + price_ns(&p->price, &d->load_b));
+    d->predicted_ns = (uint64_t)price_two_ns(&p->price, &d->load, &d->load_b);
 }
 
 uint32_t plan_next(const struct plan *p, enum plan_group group, uint32_t seq)

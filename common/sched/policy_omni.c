@@ -150,7 +150,7 @@ static struct way as_two_batches(const struct omni *o, const struct latency_load
     price_set_returned(
         &p->price, &a,
         fmin(omni_worker_tokens(o, o->best_effort_ns, w.window_ns), p->limits->returned_max));
-    w.sweep_ns = price_ns(&p->price, &a) + b_ns;
+    w.sweep_ns = price_two_ns(&p->price, &a, chunks);
     return w;
 }
 

@@ -15,11 +15,22 @@ double price_attention_ns(const struct price *p, const struct latency_load *load
     return p->m != NULL ? latency_attention_all_ns(p->m, load) : 0;
 }
 
+static bool is_nothing(const struct latency_load *load)
+{
+    return load->n_rows == 0 && load->returned_layers <= 0;
+}
+
 double price_ns(const struct price *p, const struct latency_load *load)
 {
-    if (p->m == NULL || (load->n_rows == 0 && load->returned_layers <= 0))
+    return p->m == NULL || is_nothing(load) ? 0 : latency_predict(p->m, load).total_ns;
+}
+
+double price_two_ns(const struct price *p, const struct latency_load *a,
+                    const struct latency_load *b)
+{
+    if (p->m == NULL || (is_nothing(a) && is_nothing(b)))
         return 0;
-    return latency_predict(p->m, load).total_ns;
+    return latency_predict_two(p->m, a, b).total_ns;
 }
 
 void price_set_returned(const struct price *p, struct latency_load *load, double per_layer)

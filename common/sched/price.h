@@ -14,6 +14,10 @@ void price_init(struct price *p, const struct latency_model *m);
 /* The whole sweep: latency_predict(...).total_ns; of nothing, 0. */
 double price_ns(const struct price *p, const struct latency_load *load);
 
+/* Of two batches that take turns; what they pass once (the beginning, the head) counts once. */
+double price_two_ns(const struct price *p, const struct latency_load *a,
+                    const struct latency_load *b);
+
 /* All layers' attention. */
 double price_attention_ns(const struct price *p, const struct latency_load *load);
 

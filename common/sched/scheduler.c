@@ -92,12 +92,7 @@ const struct sched_policy *sched_policy_find(const char *name, const char **know
     return NULL;
 }
 
-static bool same_word(const char *at, size_t n, const char *word)
-{
-    return strlen(word) == n && strncmp(word, at, n) == 0;
-}
-
-int sched_without_parse(const char *names, uint32_t *without, const char **known)
+uint32_t sched_without_find(const char *word, size_t n)
 {
     /* In the order of enum sched_without. */
     static const char *const ideas[] = {"riding",    "two-batch", "waiting", "stairs", "placement",
@@ -105,17 +100,25 @@ int sched_without_parse(const char *names, uint32_t *without, const char **known
     enum { N_IDEAS = sizeof ideas / sizeof *ideas };
     static_assert(1 << (N_IDEAS - 1) == SCHED_WITHOUT_SHARE, "a name per idea");
 
+    for (uint32_t i = 0; i < N_IDEAS; i++) {
+        if (strlen(ideas[i]) == n && strncmp(ideas[i], word, n) == 0)
+            return UINT32_C(1) << i;
+    }
+    return 0;
+}
+
+int sched_without_parse(const char *names, uint32_t *without, const char **known)
+{
     *without = 0;
     if (known != NULL)
         *known = "riding, two-batch, waiting, stairs, placement, copy-back, spread, staging, share";
     for (const char *at = names; *at != '\0'; at += at[0] == ',') {
-        size_t n = strcspn(at, ","), i = 0;
+        size_t n = strcspn(at, ",");
+        uint32_t idea = sched_without_find(at, n);
 
-        while (i < N_IDEAS && !same_word(at, n, ideas[i]))
-            i++;
-        if (i == N_IDEAS)
+        if (idea == 0)
             return -EINVAL;
-        *without |= UINT32_C(1) << i;
+        *without |= idea;
         at += n;
     }
     return 0;

@@ -27,6 +27,8 @@
 #ifndef OMNI_COMMON_SCHED_SCHEDULER_H
 #define OMNI_COMMON_SCHED_SCHEDULER_H
 
+#include <stddef.h>
+
 #include "common/sched/scheduler_state.h"
 
 struct sched_rows {
@@ -98,6 +100,9 @@ const struct sched_policy *sched_policy_find(const char *name, const char **know
 
 /* All policies, ended by NULL. */
 const struct sched_policy *const *sched_policies(void);
+
+/* The idea that the n characters at word name, as a bit of enum sched_without; 0 = none. */
+uint32_t sched_without_find(const char *word, size_t n);
 
 /* Ideas by name, separated by commas, as bits of enum sched_without.  0, or -EINVAL: one of them is not
  * known; *known (if not NULL) gets all names. */

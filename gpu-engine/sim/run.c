@@ -1,5 +1,4 @@
 /* omni-sim run: one load on one machine, in virtual time. */
-#include <assert.h>
 #include <errno.h>
 #include <getopt.h>
 #include <stdlib.h>
@@ -144,12 +143,6 @@ static int parse(struct arguments *a, int argc, char **argv)
 
 /* ---- What it means --------------------------------------------------------------------------- */
 
-/* In the order of enum sched_without. */
-static const char *const ideas[] = {"riding",    "two-batch", "waiting", "stairs", "placement",
-                                    "copy-back", "spread",    "staging", "share"};
-enum { N_IDEAS = sizeof ideas / sizeof *ideas };
-static_assert(1 << (N_IDEAS - 1) == SCHED_WITHOUT_SHARE, "a name per idea");
-
 static bool same_word(const char *at, size_t n, const char *word)
 {
     return strlen(word) == n && strncmp(word, at, n) == 0;
@@ -158,15 +151,12 @@ static bool same_word(const char *at, size_t n, const char *word)
 /* An idea of the policy, or one of the device and its workers. */
 static bool take_out(struct sim_options *o, const char *at, size_t n)
 {
-    for (size_t i = 0; i < N_IDEAS; i++) {
-        if (same_word(at, n, ideas[i])) {
-            o->without |= 1u << i;
-            return true;
-        }
-    }
+    uint32_t idea = sched_without_find(at, n);
+
+    o->without |= idea;
     o->no_deadlines |= same_word(at, n, "deadlines");
     o->newest_first |= same_word(at, n, "oldest-first");
-    return same_word(at, n, "deadlines") || same_word(at, n, "oldest-first");
+    return idea != 0 || same_word(at, n, "deadlines") || same_word(at, n, "oldest-first");
 }
 
 static int find_ideas(struct arguments *a, struct error *err)
