@@ -9,6 +9,12 @@
 
 #include "common/compute/v16_ref.h"
 
+/* a * b + c of narrow numbers, whose product a double holds: a call less than fmaf. */
+V_INLINE float emulated_fma(float a, float b, float c)
+{
+    return (float)((double)a * (double)b + (double)c);
+}
+
 /* ---- bf16 ------------------------------------------------------------------------------------ */
 
 V_INLINE float eb_float(uint16_t b)
@@ -48,9 +54,9 @@ V_INLINE v16i vb_first(v16i a)
 V_INLINE v16 vb_dot(v16i a, v16i b, v16 c)
 {
     for (int i = 0; i < 16; i++) {
-        c.f[i] =
-            fmaf(eb_float((uint16_t)(a.u[i] >> 16)), eb_float((uint16_t)(b.u[i] >> 16)), c.f[i]);
-        c.f[i] = fmaf(eb_float((uint16_t)a.u[i]), eb_float((uint16_t)b.u[i]), c.f[i]);
+        c.f[i] = emulated_fma(eb_float((uint16_t)(a.u[i] >> 16)),
+                              eb_float((uint16_t)(b.u[i] >> 16)), c.f[i]);
+        c.f[i] = emulated_fma(eb_float((uint16_t)a.u[i]), eb_float((uint16_t)b.u[i]), c.f[i]);
     }
     return c;
 }
@@ -85,7 +91,7 @@ V_INLINE v32h vh_fma(v32h a, v32h b, v32h c)
 {
     for (int i = 0; i < 32; i++)
         c.h[i] = float_to_half(
-            fmaf(half_to_float(a.h[i]), half_to_float(b.h[i]), half_to_float(c.h[i])));
+            emulated_fma(half_to_float(a.h[i]), half_to_float(b.h[i]), half_to_float(c.h[i])));
     return c;
 }
 V_INLINE v16 vh_low(v32h a)
@@ -158,9 +164,10 @@ V_INLINE void emulated_dot(int c, int a, int b)
             float first = 0, second = 0, sum;
 
             for (size_t k = 0; k < n_pairs; k++) {
-                first = fmaf(emulated_element(a, m, 2 * k), emulated_element(b, k, 2 * n), first);
-                second = fmaf(emulated_element(a, m, 2 * k + 1), emulated_element(b, k, 2 * n + 1),
-                              second);
+                first = emulated_fma(emulated_element(a, m, 2 * k), emulated_element(b, k, 2 * n),
+                                     first);
+                second = emulated_fma(emulated_element(a, m, 2 * k + 1),
+                                      emulated_element(b, k, 2 * n + 1), second);
             }
             memcpy(&sum, &emulated_tiles.data[c][m][4 * n], sizeof sum);
             sum += first + second;
