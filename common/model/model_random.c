@@ -340,7 +340,7 @@ static int build(struct random_model *r)
 {
     add_hyper_parameters(r);
     add_rope_scaling(r);
-    r->rc = vocab_random_add(r->w, "smollm", r->o->n_vocab);
+    r->rc = vocab_random_add(r->w, "smollm", r->o->chat_template, r->o->n_vocab);
     add_ends(r);
     for (uint32_t i = 0; i < r->o->n_layers; i++) {
         add_attention(r, i);

@@ -29,6 +29,7 @@ struct model_random_options {
     enum weight_type type;      /* of the layers' matrices ... */
     bool mixed;                 /* ... or all four types in turn */
     enum weight_type embd_type; /* of token_embd and output */
+    const char *chat_template;  /* NULL: SmolLM2's */
     const char *arch;           /* NULL: "llama" */
     bool bias;                  /* of q, k, v */
     bool head_norm;             /* of q and k */

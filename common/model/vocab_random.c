@@ -83,7 +83,7 @@ static void fill_texts(char (*texts)[TEXT_MAX], uint32_t n_vocab)
         (void)snprintf(texts[n++], TEXT_MAX, SP "x%u", i);
 }
 
-static void add_keys(struct gguf_writer *w, const char *pattern)
+static void add_keys(struct gguf_writer *w, const char *pattern, const char *chat)
 {
     gguf_writer_string(w, "tokenizer.ggml.model", "gpt2");
     gguf_writer_string(w, "tokenizer.ggml.pre", pattern);
@@ -91,7 +91,7 @@ static void add_keys(struct gguf_writer *w, const char *pattern)
     gguf_writer_u32(w, "tokenizer.ggml.eos_token_id", 2);
     gguf_writer_u32(w, "tokenizer.ggml.unknown_token_id", 0);
     gguf_writer_bool(w, "tokenizer.ggml.add_bos_token", false);
-    gguf_writer_string(w, "tokenizer.chat_template", chat_template);
+    gguf_writer_string(w, "tokenizer.chat_template", chat ? chat : chat_template);
 }
 
 static void add_strings(struct gguf_writer *w, const char *key, const char *const *texts,
@@ -104,7 +104,7 @@ static void add_strings(struct gguf_writer *w, const char *key, const char *cons
     gguf_writer_strings(w, key, strings, n);
 }
 
-int vocab_random_add(struct gguf_writer *w, const char *pattern, uint32_t n_vocab)
+int vocab_random_add(struct gguf_writer *w, const char *pattern, const char *chat, uint32_t n_vocab)
 {
     char(*texts)[TEXT_MAX] = calloc(n_vocab, sizeof(*texts));
     struct gguf_string *strings = calloc(n_vocab, sizeof(*strings));
@@ -118,7 +118,7 @@ int vocab_random_add(struct gguf_writer *w, const char *pattern, uint32_t n_voca
             strings[i] = (struct gguf_string){texts[i], strlen(texts[i])};
             types[i] = i < VOCAB_RANDOM_CONTROL ? 3 : 1; /* control, normal */
         }
-        add_keys(w, pattern);
+        add_keys(w, pattern, chat);
         gguf_writer_strings(w, "tokenizer.ggml.tokens", strings, n_vocab);
         gguf_writer_i32s(w, "tokenizer.ggml.token_type", types, n_vocab);
         add_strings(w, "tokenizer.ggml.merges", merges, N_MERGES);

@@ -13,8 +13,9 @@
 /* Tokens without padding. */
 uint32_t vocab_random_size(void);
 
-/* Adds all tokenizer.* keys; pattern: of tokenizer.ggml.pre ("smollm"); n_vocab >= vocab_random_size(), the rest are words " x0", " x1", ...
+/* Adds all tokenizer.* keys; pattern: of tokenizer.ggml.pre ("smollm"); chat: the chat template, or NULL: SmolLM2's; n_vocab >= vocab_random_size(), the rest are words " x0", " x1", ...
  * 0 or -ENOMEM. */
-int vocab_random_add(struct gguf_writer *w, const char *pattern, uint32_t n_vocab);
+int vocab_random_add(struct gguf_writer *w, const char *pattern, const char *chat,
+                     uint32_t n_vocab);
 
 #endif

@@ -32,7 +32,7 @@ static struct tokenizer *open_vocabulary(const char *pattern)
     invariant(w);
     (void)snprintf(path, sizeof(path), "/tmp/omni-fuzz-%d.gguf", (int)getpid());
     if (pattern)
-        invariant(vocab_random_add(w, pattern, vocab_random_size()) == 0);
+        invariant(vocab_random_add(w, pattern, NULL, vocab_random_size()) == 0);
     else
         chars_vocab_add(w, NULL);
     invariant(gguf_writer_save(w, path) == 0);

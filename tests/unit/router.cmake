@@ -1,5 +1,6 @@
 omni_test(test_class_queue fast LIBS omni_sched SOURCES test_class_queue.c)
 omni_test(test_sessions fast LIBS omni_router SOURCES test_sessions.c)
+omni_test(test_router_text fast LIBS omni_router SOURCES test_router_text.c)
 omni_test(test_requests fast LIBS omni_router SOURCES test_requests.c)
 
 # A whole router in a thread of the test, between a scripted engine and bare clients.
