@@ -173,7 +173,8 @@ static void dequant_group(enum weight_type type, const struct weight_group *g, f
     const float m = half_to_float(g->m) * (is_k ? -(float)g->minus : 1.0f);
 
     for (int i = 0; i < WEIGHT_BLOCK; i++) {
-        const float d = half_to_float(g->d) * (float)g->scale[i / 16];
+        const int8_t scale = g->scale[i / 16];
+        const float d = half_to_float(g->d) * (float)scale;
         const float product = d * (float)((int)g->q[i] - offset);
 
         out[i] = offset ? product : product + m;
