@@ -7,6 +7,7 @@
  * blocks.  Policies that do not decode from arenas (ls-first, headroom, harvest) begin without
  * residents, which would fill the swap space of `harvest` with what it would never have put there;
  * the CPU-only engines of `headroom` get some instead. */
+#include <math.h>
 #include <string.h>
 
 #include "common/base/invariant.h"
@@ -95,7 +96,11 @@ static uint32_t device_spare(const struct sim_run *r)
     double positions = o->load.ls_rate * out * o->tpot_slo_s * (in + out / 2);
     double blocks = positions / r->engine.geometry.block_tokens;
 
-    return (uint32_t)(blocks + spare_share * r->engine.device_blocks);
+    double headroom = strcmp(o->policy, "headroom") == 0
+                          ? r->engine.decide.limits.params.headroom_pct / 100.0
+                          : 0;
+
+    return (uint32_t)(blocks + fmax(spare_share, headroom) * r->engine.device_blocks);
 }
 
 static bool sequences_left(const struct sim_run *r)
@@ -177,7 +182,7 @@ static bool decodes_in_arenas(const struct sim_run *r)
     const char *policy = r->options.policy;
 
     return strcmp(policy, "ls-first") != 0 && strcmp(policy, "harvest") != 0 &&
-           r->cpu_engine == NULL;
+           strcmp(policy, "headroom") != 0;
 }
 
 void sim_run_begin(struct sim_run *r)
