@@ -49,6 +49,18 @@ size_t vocab_bytes_decode(struct gguf_string text, char *out)
     return n;
 }
 
+/* Is the result text, and its bytes those of the two?  A file may say otherwise: then text would not
+ * come back out of its ids, or would turn into a control token. */
+static bool adds_up(const struct vocab *v, uint32_t left, uint32_t right, uint32_t both)
+{
+    const struct vocab_token *l = &v->tokens[left], *r = &v->tokens[right], *t = &v->tokens[both];
+
+    return !vocab_is_special(l) && !vocab_is_special(r) && !vocab_is_special(t) &&
+           t->len == l->len + r->len &&
+           memcmp(vocab_bytes(v, both), vocab_bytes(v, left), l->len) == 0 &&
+           memcmp(vocab_bytes(v, both) + l->len, vocab_bytes(v, right), r->len) == 0;
+}
+
 /* "left right": a merge whose tokens are not all in the vocabulary can never be used. */
 static void add_merge(struct vocab_builder *s, struct gguf_string text, uint32_t rank)
 {
@@ -64,7 +76,8 @@ static void add_merge(struct vocab_builder *s, struct gguf_string text, uint32_t
     l = vocab_build_find(s, left, nothing);
     r = vocab_build_find(s, right, nothing);
     both = vocab_build_find(s, left, right);
-    if (l != TOKENIZER_NONE && r != TOKENIZER_NONE && both != TOKENIZER_NONE)
+    if (l != TOKENIZER_NONE && r != TOKENIZER_NONE && both != TOKENIZER_NONE &&
+        adds_up(s->v, l, r, both))
         vocab_build_add_merge(s->v, l, r, rank, both);
 }
 

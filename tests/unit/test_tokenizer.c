@@ -272,6 +272,39 @@ static void test_flags_of_the_file(void **state)
     tokenizer_close(s);
 }
 
+/* Found by fuzzing: a file whose merges do not add up to text.  "ab" is a control token here, and the
+ * text of "Gx" (in GPT-2's alphabet a space and x) is no concatenation of its parts' bytes. */
+static void test_merges_that_do_not_add_up(void **state)
+{
+    static const char *const texts[] = {
+        "a", "b", "ab", "\xc4\xa0", "\xe4\xbd\xa0", "\xc4\xa0\xe4\xbd\xa0"};
+    static const char *const merges[] = {"a b", "\xc4\xa0 \xe4\xbd\xa0"};
+    const int32_t types[] = {1, 1, 3, 1, 1, 1};
+    struct gguf_writer *w = gguf_writer_create();
+    struct gguf_string strings[6];
+    char path[PATH_BYTES];
+    struct tokenizer *s;
+    uint32_t ids[8];
+
+    (void)state;
+    gguf_writer_string(w, "tokenizer.ggml.model", "gpt2");
+    for (int i = 0; i < 6; i++)
+        strings[i] = (struct gguf_string){texts[i], strlen(texts[i])};
+    gguf_writer_strings(w, "tokenizer.ggml.tokens", strings, 6);
+    gguf_writer_i32s(w, "tokenizer.ggml.token_type", types, 6);
+    for (int i = 0; i < 2; i++)
+        strings[i] = (struct gguf_string){merges[i], strlen(merges[i])};
+    gguf_writer_strings(w, "tokenizer.ggml.merges", strings, 2);
+    assert_int_equal(gguf_writer_save(w, model_test_path("merges.gguf", path)), 0);
+    gguf_writer_destroy(w);
+    s = model_test_tokenizer(path);
+    assert_int_equal(tokenizer_encode(s, "ab", 2, 0, ids, 8), 2);
+    assert_true(ids[0] == 0 && ids[1] == 1);
+    assert_int_equal(tokenizer_encode(s, "ab", 2, TOKENIZER_PARSE_SPECIAL, ids, 8), 1);
+    assert_int_equal(ids[0], 2);
+    tokenizer_close(s);
+}
+
 static void test_refused(void **state)
 {
     struct gguf_error err;
@@ -295,10 +328,15 @@ static void test_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_merges),    cmocka_unit_test(test_special),
-        cmocka_unit_test(test_limits),    cmocka_unit_test(test_all_bytes_survive),
-        cmocka_unit_test(test_long_word), cmocka_unit_test(test_threads),
-        cmocka_unit_test(test_refused),   cmocka_unit_test(test_flags_of_the_file),
+        cmocka_unit_test(test_merges),
+        cmocka_unit_test(test_special),
+        cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_all_bytes_survive),
+        cmocka_unit_test(test_long_word),
+        cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_merges_that_do_not_add_up),
+        cmocka_unit_test(test_flags_of_the_file),
     };
     const int rc = cmocka_run_group_tests(tests, setup, teardown);
 
