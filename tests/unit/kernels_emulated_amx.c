@@ -1,5 +1,6 @@
 /* The table of kernels_amx.c over emulated tiles. */
 #include "tests/unit/kernels_emulated.h"
+#include "tests/unit/tiles_emulated.h"
 
 #define ROWS_FEW      3
 #define ROWS_TILE     3
