@@ -18,10 +18,9 @@ import subprocess
 import sys
 import tempfile
 
-import numpy as np
-
 try:
     import gguf
+    import numpy as np
     import torch
     import transformers
     from safetensors.numpy import load_file
