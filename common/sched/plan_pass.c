@@ -48,9 +48,23 @@ static uint32_t rows_with_blocks(const struct plan *p, const struct sched_seq *s
     return (uint32_t)(holds - from < todo ? holds - from : todo);
 }
 
+/* The most urgent prompt goes on however tight the objective is: by a block, or, where that takes
+ * longer, by what LEAST_BUDGETS budgets hold.  A device that needs a millisecond for a row (one core)
+ * would make everybody else wait for a block 12 times as long as for a decode. */
+static uint32_t least_rows(const struct plan *p, const struct sched_seq *s, uint32_t most,
+                           double budget_ns)
+{
+    enum { LEAST_BUDGETS = 3, LEAST_ROWS = 8 };
+    uint32_t block = smaller(most, p->limits->block_tokens);
+    uint32_t n = price_rows_within(&p->price, &p->d->load, sched_from(s), block, sched_todo(s),
+                                   LEAST_BUDGETS * budget_ns);
+
+    return larger(n, smaller(block, LEAST_ROWS));
+}
+
 void plan_ls_chunks(struct plan *p, double budget_ns, uint32_t rows)
 {
-    uint32_t floor = p->limits->block_tokens; /* of the most urgent */
+    bool most_urgent = true;
 
     for (uint32_t seq = plan_next(p, PLAN_LS_PREFILL, SCHED_NONE); seq != SCHED_NONE;
          seq = plan_next(p, PLAN_LS_PREFILL, seq)) {
@@ -59,8 +73,9 @@ void plan_ls_chunks(struct plan *p, double budget_ns, uint32_t rows)
         most = p->seqs_left > 0 ? smaller(most, rows_with_blocks(p, s)) : 0;
         uint32_t n = price_rows_within(&p->price, &p->d->load, sched_from(s), most, sched_todo(s),
                                        budget_ns);
-        n = larger(n, smaller(most, floor));
-        floor = 0;
+        if (most_urgent)
+            n = larger(n, least_rows(p, s, most, budget_ns));
+        most_urgent = false;
         if (n == 0)
             return; /* in order: a long prompt is not passed over for ever */
         if (plan_make_room(p, seq, sched_from(s) + n) && plan_give(p, PLAN_LS_PREFILL, seq, n)) {

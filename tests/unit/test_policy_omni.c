@@ -103,6 +103,30 @@ static void test_prompt_chunk_is_the_largest_that_fits(void **state)
     }
 }
 
+/* Whatever the objective, the most urgent prompt goes on: by a block, unless that takes longer than
+ * three budgets; never by less than eight rows. */
+static void test_a_prompt_goes_on_under_any_objective(void **state)
+{
+    (void)state;
+    uint32_t before = 0;
+
+    for (uint32_t tpot_us = 1; tpot_us < 40000; tpot_us = tpot_us * 3 / 2 + 1) {
+        with_chats();
+        f.limits.block_tokens = 64;
+        f.limits.params.slo_use_pct = 100;
+        for (uint32_t i = 0; i < 10; i++)
+            f.seqs[i].tpot_slo_ns = tpot_us * 1000;
+        fixture_add(&f, 0, SCHED_WAITING, 2000);
+        decide();
+        uint32_t n = rows_of(&d, 10);
+        assert_true(n >= 8 && n >= before);
+        assert_true(n <= 64 || time_with(n, 2000) <= tpot_us * 1e3);
+        assert_true(n <= 8 || time_with(n, 2000) <= 3 * tpot_us * 1e3);
+        before = n;
+    }
+    assert_true(before >= 64);
+}
+
 static void test_best_effort_chunk_has_most_rows_per_time(void **state)
 {
     (void)state;
@@ -628,6 +652,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_prompt_chunk_is_the_largest_that_fits),
+        cmocka_unit_test(test_a_prompt_goes_on_under_any_objective),
         cmocka_unit_test(test_best_effort_chunk_has_most_rows_per_time),
         cmocka_unit_test(test_best_effort_chunk_is_worth_most_beside_decodes),
         cmocka_unit_test(test_prompts_that_have_time_let_decodes_run),
