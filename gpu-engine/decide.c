@@ -55,6 +55,7 @@ static void set_limits(struct engine *e)
     l->elsewhere_max = e->elsewhere.room != NULL ? ELSEWHERE_MAX : 0;
     e->decide.waits = caps.waits != 0;
     e->decide.checkpoints = caps.checkpoints != 0;
+    e->decide.adjusts = caps.adjusts != 0;
 }
 
 static const struct sched_policy *configured_policy(const struct omni_config *c)

@@ -43,6 +43,20 @@ static uint32_t largest_arena(const struct engine *e)
     return n;
 }
 
+/* What one sweep's tokens are told in. */
+static int init_items(struct engine *e, size_t n)
+{
+    e->items = calloc(n, sizeof *e->items);
+    e->item_ids = calloc(n, sizeof *e->item_ids);
+    e->item_logprobs = calloc(n, sizeof *e->item_logprobs);
+    e->item_top_ids = calloc(n, DEVICE_TOP_MAX * sizeof *e->item_top_ids);
+    e->item_top_logprobs = calloc(n, DEVICE_TOP_MAX * sizeof *e->item_top_logprobs);
+    return e->items == NULL || e->item_ids == NULL || e->item_logprobs == NULL ||
+                   e->item_top_ids == NULL || e->item_top_logprobs == NULL
+               ? -ENOMEM
+               : 0;
+}
+
 static int init_books(struct engine *e)
 {
     const struct omni_config *c = e->config;
@@ -59,14 +73,14 @@ static int init_books(struct engine *e)
     e->leaves = calloc(n_slots + 1, sizeof *e->leaves);
     e->copy_blocks = calloc(table, sizeof *e->copy_blocks);
     e->copy_staging = calloc(table, sizeof *e->copy_staging);
-    e->items = calloc(c->engine_max_seqs, sizeof *e->items);
-    e->item_ids = calloc(c->engine_max_seqs, sizeof *e->item_ids);
+    if (rc == 0)
+        rc = init_items(e, c->engine_max_seqs);
     if (rc == 0)
         rc = batch_init(e);
     if (rc == 0)
         rc = decide_init(e);
     if (rc != 0 || e->slot_owner == NULL || e->leaves == NULL || e->copy_blocks == NULL ||
-        e->copy_staging == NULL || e->items == NULL || e->item_ids == NULL)
+        e->copy_staging == NULL)
         return -ENOMEM;
     for (uint32_t i = 0; i < n_slots; i++)
         e->slot_owner[i] = SEQUENCE_NONE;
@@ -94,6 +108,9 @@ static void free_books(struct engine *e)
     free(e->copy_staging);
     free(e->items);
     free(e->item_ids);
+    free(e->item_logprobs);
+    free(e->item_top_ids);
+    free(e->item_top_logprobs);
     if (e->sequences.all != NULL)
         sequence_table_fini(&e->sequences);
 }

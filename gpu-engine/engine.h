@@ -134,9 +134,9 @@ struct engine_decide {
     struct sched_seq *seqs; /* [n_sequences] */
     struct sched_worker workers[ENGINE_WORKERS_MAX];
     struct sched_decision decision;
-    uint32_t *order;         /* [n_sequences] scratch: sequences by arrival */
-    uint32_t n_live;         /* of them */
-    bool waits, checkpoints; /* the device can */
+    uint32_t *order;                  /* [n_sequences] scratch: sequences by arrival */
+    uint32_t n_live;                  /* of them */
+    bool waits, checkpoints, adjusts; /* the device can */
 };
 
 /* A CPU-only engine beside this one, to which a policy may hand best effort that holds no KV; it
@@ -196,6 +196,9 @@ struct engine {
 
     struct engine_token_item *items; /* [n_sequences] of one engine_tokens message */
     uint32_t *item_ids;
+    float *item_logprobs;
+    uint32_t *item_top_ids; /* [n_sequences][DEVICE_TOP_MAX] */
+    float *item_top_logprobs;
     uint64_t next_beat_ns, n_beats;
     struct stats_page stats;
     uint64_t state_hash;       /* of the last engine_state sent */

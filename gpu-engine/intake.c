@@ -22,13 +22,65 @@ static void reply(struct engine *e, const struct request_id *id,
     engine_send(e, &m);
 }
 
-static bool tokens_in_vocabulary(const struct engine *e, const struct message_submit *m)
+static bool ids_in_vocabulary(const struct engine *e, const struct u32_array *ids)
 {
-    for (uint32_t i = 0; i < m->tokens.n; i++) {
-        if (m->tokens.data[i] >= e->n_vocab)
+    for (uint32_t i = 0; i < ids->n; i++) {
+        if (ids->data[i] >= e->n_vocab)
             return false;
     }
     return true;
+}
+
+static bool biases_in_vocabulary(const struct engine *e, const struct message_submit *m)
+{
+    for (uint32_t i = 0; i < m->logit_bias.n; i++) {
+        if (m->logit_bias.data[i].token >= e->n_vocab)
+            return false;
+    }
+    return true;
+}
+
+/* The field that names a token beyond the vocabulary, or NULL. */
+static const char *foreign_token(const struct engine *e, const struct message_submit *m)
+{
+    if (!ids_in_vocabulary(e, &m->tokens))
+        return "tokens";
+    if (!ids_in_vocabulary(e, &m->stop_tokens))
+        return "stop_tokens";
+    return biases_in_vocabulary(e, m) ? NULL : "logit_bias";
+}
+
+static float repetition_of(const struct message_submit *m)
+{
+    return m->repetition_penalty > 0 ? (float)m->repetition_penalty : 1;
+}
+
+static bool adjusts_logits(const struct message_submit *m)
+{
+    return repetition_of(m) != 1 || m->presence_penalty != 0 || m->frequency_penalty != 0 ||
+           m->logit_bias.n > 0 || m->min_tokens > 0 || (m->has_n_logprobs && m->n_logprobs > 0);
+}
+
+/* Message and answer bounds are checked before; the lists point into the sequence. */
+static void fill_adjust(struct sequence *s, const struct message_submit *m)
+{
+    s->wants_logprobs = m->has_n_logprobs;
+    s->adjust = (struct device_adjust){.log = s->tokens,
+                                       .n_prompt = s->n_prompt,
+                                       .repetition = repetition_of(m),
+                                       .presence = (float)m->presence_penalty,
+                                       .frequency = (float)m->frequency_penalty,
+                                       .n_biases = m->logit_bias.n,
+                                       .biases = s->biases,
+                                       .min_tokens = m->min_tokens,
+                                       .n_stops = s->n_stop_tokens,
+                                       .stops = s->stop_tokens,
+                                       .n_top = m->has_n_logprobs ? m->n_logprobs : 0};
+    for (uint32_t i = 0; i < m->logit_bias.n; i++)
+        s->biases[i] = (struct device_bias){.token = m->logit_bias.data[i].token,
+                                            .bias = (float)m->logit_bias.data[i].bias};
+    if (adjusts_logits(m))
+        s->sampling.adjust = &s->adjust;
 }
 
 static void fill(struct sequence *s, const struct message_submit *m,
@@ -52,6 +104,7 @@ static void fill(struct sequence *s, const struct message_submit *m,
         m->stop_tokens.n < SEQUENCE_STOP_TOKENS_MAX ? m->stop_tokens.n : SEQUENCE_STOP_TOKENS_MAX;
     for (uint32_t i = 0; i < s->n_stop_tokens; i++)
         s->stop_tokens[i] = m->stop_tokens.data[i];
+    fill_adjust(s, m);
     s->arrival_ns = m->arrival_ns;
     s->ttft_slo_ns = m->has_ttft_slo_ms ? (uint64_t)(m->ttft_slo_ms * 1e6) : 0;
     s->tpot_slo_ns = m->has_tpot_slo_ms ? (uint64_t)(m->tpot_slo_ms * 1e6) : 0;
@@ -76,10 +129,14 @@ static void decide(struct engine *e, const struct message_submit *m,
         *answer = (struct admission_answer){.code = ERROR_BAD_REQUEST};
         snprintf(answer->message, sizeof answer->message,
                  "class_index: %u is none of group.classes", m->class_index);
-    } else if (!tokens_in_vocabulary(e, m)) {
+    } else if (foreign_token(e, m) != NULL) {
         *answer = (struct admission_answer){.code = ERROR_BAD_REQUEST};
-        snprintf(answer->message, sizeof answer->message, "tokens: an id is not below %u",
-                 e->n_vocab);
+        snprintf(answer->message, sizeof answer->message, "%s: an id is not below %u",
+                 foreign_token(e, m), e->n_vocab);
+    } else if ((adjusts_logits(m) || m->has_n_logprobs) && !e->decide.adjusts) {
+        *answer = (struct admission_answer){.code = ERROR_BAD_REQUEST};
+        snprintf(answer->message, sizeof answer->message,
+                 "penalties, logit_bias, min_tokens, logprobs: device %s cannot", e->ops->name);
     } else if (m->has_adapter && m->adapter.n > 0) {
         *answer = (struct admission_answer){.code = ERROR_BAD_REQUEST};
         snprintf(answer->message, sizeof answer->message, "adapter: no adapter is loaded");

@@ -31,21 +31,42 @@ static void note_token_time(const struct engine *e, struct sequence *s, uint64_t
     s->last_token_ns = now_ns;
 }
 
-static void accept_token(struct engine *e, struct sequence *s, uint32_t token, bool on_worker,
+/* Item i of the sweep's message: what was drawn, and how likely it was. */
+static void tell_token(struct engine *e, const struct sequence *s, const struct device_token *token,
+                       uint32_t index, uint32_t i)
+{
+    struct engine_token_item *item = &e->items[i];
+    uint32_t *top_ids = e->item_top_ids + (size_t)i * DEVICE_TOP_MAX;
+    float *top_logprobs = e->item_top_logprobs + (size_t)i * DEVICE_TOP_MAX;
+
+    e->item_ids[i] = token->token;
+    e->item_logprobs[i] = token->logprob;
+    *item = (struct engine_token_item){
+        .id = s->id, .index = index, .ids = {.data = &e->item_ids[i], .n = 1}};
+    item->has_logprobs = s->wants_logprobs;
+    item->logprobs = (struct f32_array){.data = &e->item_logprobs[i], .n = 1};
+    for (uint32_t t = 0; t < token->n_top; t++) {
+        top_ids[t] = token->top[t].token;
+        top_logprobs[t] = token->top[t].logprob;
+    }
+    item->has_top_ids = item->has_top_logprobs = token->n_top > 0;
+    item->top_ids = (struct u32_array){.data = top_ids, .n = token->n_top};
+    item->top_logprobs = (struct f32_array){.data = top_logprobs, .n = token->n_top};
+}
+
+static void accept_token(struct engine *e, struct sequence *s, const struct device_token *token,
                          uint64_t now_ns, struct message_engine_tokens *out)
 {
+    bool on_worker = (token->source & DEVICE_TOKEN_OFFLOADED) != 0;
     uint32_t index = sequence_n_output(s);
 
-    s->tokens[s->n_tokens++] = token;
+    s->tokens[s->n_tokens++] = token->token;
     ledger_commit(e, s);
     s->n_worker_tokens += on_worker;
     s->n_device_tokens += !on_worker;
     engine_count(e, on_worker ? ENGINE_STAT_TOKENS_WORKER : ENGINE_STAT_TOKENS_DEVICE, 1);
     note_token_time(e, s, now_ns);
-    e->item_ids[out->items.n] = token;
-    e->items[out->items.n] = (struct engine_token_item){
-        .id = s->id, .index = index, .ids = {.data = &e->item_ids[out->items.n], .n = 1}};
-    out->items.n++;
+    tell_token(e, s, token, index, out->items.n++);
     atomic_store_explicit(&s->n_told, index + 1, memory_order_relaxed);
 }
 
@@ -108,7 +129,7 @@ static void replay_token(struct engine *e, const struct device_token *token, uin
         return;
     }
     if (!ends_before(s, token))
-        accept_token(e, s, token->token, on_worker, now_ns, out);
+        accept_token(e, s, token, now_ns, out);
 }
 
 /* Endings are sent behind the tokens, so that a client has all tokens when it hears of the end. */

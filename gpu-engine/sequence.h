@@ -21,7 +21,7 @@
 #include "gpu-engine/device/device.h"
 #include "proto/messages.h"
 
-enum { SEQUENCE_STOP_TOKENS_MAX = 64 };
+enum { SEQUENCE_STOP_TOKENS_MAX = 64, SEQUENCE_BIASES_MAX = 256 };
 
 #define SEQUENCE_NONE UINT32_MAX
 
@@ -68,12 +68,15 @@ struct sequence {
     struct device_sampling sampling;
     uint32_t stop_tokens[SEQUENCE_STOP_TOKENS_MAX];
     uint32_t n_stop_tokens;
+    struct device_adjust adjust; /* sampling.adjust points here if there is anything to adjust */
+    struct device_bias biases[SEQUENCE_BIASES_MAX];
+    bool wants_logprobs;
     uint64_t arrival_ns;
     uint64_t ttft_slo_ns, tpot_slo_ns; /* its own objectives; 0 = its class's */
     uint32_t tenant;
     uint32_t n_predicted; /* latency-sensitive: output, as predicted at admission */
     bool on_budget;       /* admitted though predicted late: the objective leaves misses */
-    uint64_t order;                    /* grows with every arrival: newest = largest */
+    uint64_t order;       /* grows with every arrival: newest = largest */
 
     /* engine thread */
     uint32_t *tokens; /* [context_max + 1] */
@@ -100,9 +103,9 @@ struct sequence {
     uint64_t first_token_ns, last_token_ns;
     uint64_t last_run_ns, last_move_ns; /* rows or an entry; became resident or came back */
     uint32_t n_recomputed;              /* KV positions that were dropped and computed again */
-    bool token_late; /* with deadlines per token: one came after its own */
-    bool outgrown;   /* latency-sensitive: its KV was dropped for older ones, see overflow.h ... */
-    bool held_back;  /* ... and there is no room for it yet */
+    bool token_late;                    /* with deadlines per token: one came after its own */
+    bool outgrown;  /* latency-sensitive: its KV was dropped for older ones, see overflow.h ... */
+    bool held_back; /* ... and there is no room for it yet */
 
     uint32_t next; /* free list or arrivals queue */
 };

@@ -1,5 +1,6 @@
 /* The decoding half of codec.h: one pass over the bytes, driven by the field tables. */
 #include <errno.h>
+#include <float.h>
 #include <string.h>
 
 #include "proto/cursor.h"
@@ -128,6 +129,26 @@ static enum codec_fault read_u32s(struct decoder *d, const struct field_info *fi
     return fault;
 }
 
+static enum codec_fault read_f32s(struct decoder *d, const struct field_info *field,
+                                  struct f32_array *out)
+{
+    void *data;
+    uint32_t n;
+    double value;
+    enum codec_fault fault = read_array(d, field, 1, sizeof *out->data, &data, &n);
+
+    for (uint32_t i = 0; fault == CODEC_OK && i < n; i++) {
+        fault = cursor_fault(cursor_double(&d->in, &value));
+        if (fault == CODEC_OK && !(value >= -FLT_MAX && value <= FLT_MAX))
+            fault = CODEC_BAD_VALUE; /* also what is no number, and what no float could hold */
+        if (fault == CODEC_OK)
+            ((float *)data)[i] = (float)value;
+    }
+    if (fault == CODEC_OK)
+        *out = (struct f32_array){.data = data, .n = n};
+    return fault;
+}
+
 static enum codec_fault read_strs(struct decoder *d, const struct field_info *field,
                                   struct str_array *out)
 {
@@ -166,6 +187,7 @@ static enum codec_fault read_scalar(struct decoder *d, const struct field_info *
     case FIELD_U64:
         return read_uint(d, at);
     case FIELD_F64:
+    case FIELD_SF64:
         return cursor_fault(cursor_double(&d->in, at));
     case FIELD_BOOL:
         return cursor_fault(cursor_bool(&d->in, at));
@@ -177,6 +199,8 @@ static enum codec_fault read_scalar(struct decoder *d, const struct field_info *
         return read_u32s(d, field, at);
     case FIELD_STRS:
         return read_strs(d, field, at);
+    case FIELD_F32S:
+        return read_f32s(d, field, at);
     case FIELD_ENUM:
         return read_enum(d, field, at);
     case FIELD_LIST:

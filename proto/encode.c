@@ -52,6 +52,15 @@ static int pack_u32s(struct encoder *e, const struct u32_array *value)
     return err;
 }
 
+static int pack_f32s(struct encoder *e, const struct f32_array *value)
+{
+    int err = msgpack_pack_array(&e->packer, value->n);
+
+    for (uint32_t i = 0; i < value->n && err == 0; i++)
+        err = msgpack_pack_float(&e->packer, value->data[i]);
+    return err;
+}
+
 static int pack_strs(struct encoder *e, const struct str_array *value)
 {
     int err = msgpack_pack_array(&e->packer, value->n);
@@ -108,6 +117,7 @@ static int pack_value(struct encoder *e, const struct field_info *field, const v
     case FIELD_U64:
         return msgpack_pack_uint64(&e->packer, *(const uint64_t *)at);
     case FIELD_F64:
+    case FIELD_SF64:
         return msgpack_pack_double(&e->packer, *(const double *)at);
     case FIELD_BOOL:
         return *(const bool *)at ? msgpack_pack_true(&e->packer) : msgpack_pack_false(&e->packer);
@@ -119,6 +129,8 @@ static int pack_value(struct encoder *e, const struct field_info *field, const v
         return pack_u32s(e, at);
     case FIELD_STRS:
         return pack_strs(e, at);
+    case FIELD_F32S:
+        return pack_f32s(e, at);
     case FIELD_ENUM:
         return pack_text(e, field->names->names[*(const unsigned *)at]);
     case FIELD_LIST:

@@ -79,6 +79,22 @@ static enum codec_fault check_double(const struct field_info *field, double valu
     return value > (double)field->bound ? CODEC_TOO_BIG : CODEC_OK;
 }
 
+static enum codec_fault check_signed(const struct field_info *field, double value)
+{
+    return isfinite(value) ? check_double(field, fabs(value)) : CODEC_BAD_VALUE;
+}
+
+static enum codec_fault check_f32s(const struct field_info *field, const struct f32_array *value)
+{
+    if (value->n > field->bound)
+        return CODEC_TOO_BIG;
+    for (uint32_t i = 0; i < value->n; i++) {
+        if (!isfinite(value->data[i]))
+            return CODEC_BAD_VALUE;
+    }
+    return CODEC_OK;
+}
+
 static enum codec_fault check_str(uint64_t bound, const struct str *value)
 {
     if (value->n > bound)
@@ -112,6 +128,10 @@ enum codec_fault field_check(const struct field_info *field, const void *record)
         return check_number(field, *(const uint64_t *)at);
     case FIELD_F64:
         return check_double(field, *(const double *)at);
+    case FIELD_SF64:
+        return check_signed(field, *(const double *)at);
+    case FIELD_F32S:
+        return check_f32s(field, at);
     case FIELD_STR:
         return check_str(field->bound, at);
     case FIELD_STRS:

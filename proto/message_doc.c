@@ -40,6 +40,9 @@ static void print_type(FILE *out, const struct field_info *field)
     case FIELD_F64:
         fprintf(out, "number <= %" PRIu64, field->bound);
         break;
+    case FIELD_SF64:
+        fprintf(out, "number, -%" PRIu64 " to %" PRIu64, field->bound, field->bound);
+        break;
     case FIELD_BOOL:
         fprintf(out, "bool");
         break;
@@ -51,6 +54,9 @@ static void print_type(FILE *out, const struct field_info *field)
         break;
     case FIELD_U32S:
         fprintf(out, "array <= %" PRIu64 " of integer of 32 bits", field->bound);
+        break;
+    case FIELD_F32S:
+        fprintf(out, "array <= %" PRIu64 " of number", field->bound);
         break;
     case FIELD_STRS:
         fprintf(out, "array <= %" PRIu64 " of str of 1 to %d bytes", field->bound,

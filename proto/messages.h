@@ -45,6 +45,11 @@ struct u32_array {
     uint32_t n;
 };
 
+struct f32_array {
+    const float *data;
+    uint32_t n;
+};
+
 /* ---- The structs, from the list -------------------------------------------------------------- */
 
 #define ENUM_BEGIN(type)                        enum type {
@@ -57,11 +62,13 @@ struct u32_array {
 #define FIELD_C_U32  uint32_t
 #define FIELD_C_U64  uint64_t
 #define FIELD_C_F64  double
+#define FIELD_C_SF64 double
 #define FIELD_C_BOOL bool
 #define FIELD_C_STR  struct str
 #define FIELD_C_ID   struct request_id
 #define FIELD_C_U32S struct u32_array
 #define FIELD_C_STRS struct str_array
+#define FIELD_C_F32S struct f32_array
 #define FIELD_FLAG_REQ(name)
 #define FIELD_FLAG_OPT(name) bool has_##name;
 
@@ -91,11 +98,13 @@ struct u32_array {
 #undef FIELD_C_U32
 #undef FIELD_C_U64
 #undef FIELD_C_F64
+#undef FIELD_C_SF64
 #undef FIELD_C_BOOL
 #undef FIELD_C_STR
 #undef FIELD_C_ID
 #undef FIELD_C_U32S
 #undef FIELD_C_STRS
+#undef FIELD_C_F32S
 #undef FIELD_FLAG_REQ
 #undef FIELD_FLAG_OPT
 
@@ -120,11 +129,13 @@ enum field_type {
     FIELD_U32,
     FIELD_U64,
     FIELD_F64,
+    FIELD_SF64,
     FIELD_BOOL,
     FIELD_STR,
     FIELD_ID,
     FIELD_U32S,
     FIELD_STRS,
+    FIELD_F32S,
     FIELD_ENUM,
     FIELD_LIST,
 };

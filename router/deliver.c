@@ -8,7 +8,7 @@
 #include "router/lifecycle.h"
 
 /* Upper bounds of what msgpack needs for an item, beside its text. */
-enum { ITEM_BYTES = 64, TOKEN_BYTES = 5, MESSAGE_BYTES = 32 };
+enum { ITEM_BYTES = 128, TOKEN_BYTES = 5, LOGPROB_BYTES = 5, MESSAGE_BYTES = 32 };
 
 void deliver_mark(struct router *router, struct request *r)
 {
@@ -40,6 +40,29 @@ static size_t tail_bytes(const struct request *r)
     return r->stream.n_pending - of_tokens;
 }
 
+static size_t logprob_bytes(const struct request *r)
+{
+    return r->params.has_logprobs
+               ? LOGPROB_BYTES + (size_t)r->params.n_logprobs * (TOKEN_BYTES + LOGPROB_BYTES)
+               : 0;
+}
+
+/* Of the n tokens from n_sent on. */
+static void fill_logprobs(const struct request *r, uint32_t n, struct token_item *item)
+{
+    const size_t n_top = r->params.n_logprobs;
+
+    if (!r->params.has_logprobs || n == 0)
+        return;
+    item->has_logprobs = true;
+    item->logprobs = (struct f32_array){.data = r->logprobs + r->n_sent, .n = n};
+    item->has_top_ids = item->has_top_logprobs = n_top > 0;
+    item->top_ids =
+        (struct u32_array){.data = r->top_ids + r->n_sent * n_top, .n = n * (uint32_t)n_top};
+    item->top_logprobs =
+        (struct f32_array){.data = r->top_logprobs + r->n_sent * n_top, .n = n * (uint32_t)n_top};
+}
+
 /* Takes tokens while they fit; whoever comes back for the rest from an index must find the text cut
  * at that same token.  At least one token if at_least_one.  The bytes it may take on the wire. */
 static size_t fill_item(const struct request *r, size_t budget, bool at_least_one,
@@ -50,7 +73,7 @@ static size_t fill_item(const struct request *r, size_t budget, bool at_least_on
     const uint32_t n_new = r->n_output > r->n_sent ? r->n_output - r->n_sent : 0;
 
     while (n < n_new) {
-        const size_t more = TOKEN_BYTES + r->text_bytes[r->n_sent + n];
+        const size_t more = TOKEN_BYTES + logprob_bytes(r) + r->text_bytes[r->n_sent + n];
 
         if (bytes + more > budget && !(at_least_one && n == 0))
             break;
@@ -68,6 +91,7 @@ static size_t fill_item(const struct request *r, size_t budget, bool at_least_on
                                 .index = n_new > 0 ? r->n_sent : r->n_output,
                                 .ids = {.data = r->output + (n_new > 0 ? r->n_sent : 0), .n = n},
                                 .text = {.data = r->stream.pending, .n = (uint32_t)text}};
+    fill_logprobs(r, n, item);
     return bytes;
 }
 

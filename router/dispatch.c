@@ -99,7 +99,7 @@ uint32_t dispatch_pick_worker(const struct engine_link *e, uint32_t n_blocks)
     return best;
 }
 
-static struct message submit_message(const struct router *router, const struct request *r)
+static struct message submit_message(const struct request *r)
 {
     const struct request_params *p = &r->params;
 
@@ -113,9 +113,16 @@ static struct message submit_message(const struct router *router, const struct r
                    .top_k = p->top_k,
                    .top_p = p->top_p,
                    .min_p = p->min_p,
+                   .repetition_penalty = p->repetition_penalty,
+                   .presence_penalty = p->presence_penalty,
+                   .frequency_penalty = p->frequency_penalty,
+                   .has_logit_bias = r->n_biases > 0,
+                   .logit_bias = {.data = r->biases, .n = r->n_biases},
+                   .min_tokens = p->min_tokens,
+                   .has_n_logprobs = p->has_logprobs,
+                   .n_logprobs = p->n_logprobs,
                    .seed = p->seed,
-                   .stop_tokens = {.data = router->text.stop_tokens,
-                                   .n = p->ignore_eos ? 0 : router->text.n_stop_tokens},
+                   .stop_tokens = {.data = p->stop_tokens, .n = p->n_stop_tokens},
                    .has_adapter = p->adapter[0] != '\0',
                    .adapter = str_of(p->adapter),
                    .has_tenant = p->tenant[0] != '\0',
@@ -136,7 +143,7 @@ static void submit(struct router *router, struct request *r, struct engine_link 
         dispatch_class_waits(r->class_idx) ? dispatch_pick_worker(e, n_blocks) : REQUEST_NONE;
 
     lifecycle_claim(router, r, e, worker, n_blocks);
-    const struct message m = submit_message(router, r);
+    const struct message m = submit_message(r);
 
     if (pair_send(&e->pair, &m, now_ns) < 0)
         lifecycle_fail(router, r, ERROR_INTERNAL, true, 0, "the engine's link is full");

@@ -359,6 +359,10 @@ static void take_tokens(struct router *router, struct engine_link *e, struct req
                          result == STREAM_BAD_TOKEN ? "bad token from the engine" : "no memory");
             return;
         }
+        if (!request_add_logprobs(r, r->n_output - 1, item, i)) {
+            fail_and_end(router, e, r, "the engine sends no log-probabilities");
+            return;
+        }
         router->counters.values[COUNTER_TOKENS_OUT]++;
         if (result == STREAM_STOPPED) {
             stop_request(router, e, r);

@@ -48,8 +48,14 @@ static void free_memory(struct request *r)
     free(r->prompt);
     free(r->output);
     free(r->text_bytes);
+    free(r->biases);
+    free(r->logprobs);
+    free(r->top_ids);
+    free(r->top_logprobs);
     stream_fini(&r->stream);
-    r->prompt = r->output = r->text_bytes = NULL;
+    r->prompt = r->output = r->text_bytes = r->top_ids = NULL;
+    r->logprobs = r->top_logprobs = NULL;
+    r->biases = NULL;
 }
 
 void request_table_fini(struct request_table *t)
@@ -88,13 +94,39 @@ static bool make_room(struct request_table *t)
     return false;
 }
 
-static enum request_result allocate(struct request_table *t, struct request *r, uint32_t max_tokens,
-                                    const struct str_array *stops)
+static bool allocate_logprobs(struct request *r)
 {
-    int rc = stream_init(&r->stream, t->text, stops);
+    const size_t n = r->params.max_tokens, n_top = r->params.n_logprobs;
+
+    if (!r->params.has_logprobs)
+        return true;
+    r->logprobs = calloc(n, sizeof *r->logprobs);
+    r->top_ids = calloc(n, n_top * sizeof *r->top_ids + 1);
+    r->top_logprobs = calloc(n, n_top * sizeof *r->top_logprobs + 1);
+    return r->logprobs && r->top_ids && r->top_logprobs;
+}
+
+static bool copy_biases(struct request *r, const struct token_bias_list *from)
+{
+    r->biases = calloc(from->n + 1, sizeof *r->biases);
+    if (!r->biases)
+        return false;
+    if (from->n > 0)
+        memcpy(r->biases, from->data, from->n * sizeof *r->biases);
+    r->n_biases = from->n;
+    return true;
+}
+
+static enum request_result allocate(struct request_table *t, struct request *r,
+                                    const struct request_lists *lists)
+{
+    const uint32_t max_tokens = r->params.max_tokens;
+    int rc = stream_init(&r->stream, t->text, &lists->stops, r->params.min_tokens);
 
     if (rc < 0)
         return rc == -ENOMEM ? REQUEST_NO_MEMORY : REQUEST_BAD_STOP;
+    if (!copy_biases(r, &lists->biases) || !allocate_logprobs(r))
+        return REQUEST_NO_MEMORY;
     r->output = calloc(max_tokens, sizeof *r->output);
     r->text_bytes = calloc(max_tokens, sizeof *r->text_bytes);
     return r->output && r->text_bytes ? REQUEST_CREATED : REQUEST_NO_MEMORY;
@@ -102,7 +134,7 @@ static enum request_result allocate(struct request_table *t, struct request *r, 
 
 enum request_result request_create(struct request_table *t, const struct request_id *id,
                                    const struct request_params *params,
-                                   const struct str_array *stops, uint32_t *prompt,
+                                   const struct request_lists *lists, uint32_t *prompt,
                                    uint32_t n_prompt, uint64_t now_ns, struct request **out)
 {
     if (!make_room(t))
@@ -124,7 +156,7 @@ enum request_result request_create(struct request_table *t, const struct request
                           .next_dirty = REQUEST_NONE,
                           .next_finished = REQUEST_NONE,
                           .prev_finished = REQUEST_NONE};
-    enum request_result result = allocate(t, r, params->max_tokens, stops);
+    enum request_result result = allocate(t, r, lists);
 
     if (result != REQUEST_CREATED) {
         free_memory(r);
@@ -221,6 +253,25 @@ enum stream_result request_add_token(struct request *r, uint32_t token, uint64_t
     r->output[r->n_output++] = token;
     r->stop_found = result == STREAM_STOPPED;
     return result;
+}
+
+bool request_add_logprobs(struct request *r, uint32_t at, const struct engine_token_item *item,
+                          uint32_t i)
+{
+    const size_t n_top = r->params.n_logprobs;
+
+    if (!r->params.has_logprobs)
+        return true;
+    if (item->logprobs.n <= i || item->top_ids.n < (i + 1) * n_top ||
+        item->top_logprobs.n < (i + 1) * n_top)
+        return false;
+    r->logprobs[at] = item->logprobs.data[i];
+    if (n_top > 0) {
+        memcpy(r->top_ids + at * n_top, item->top_ids.data + i * n_top, n_top * sizeof *r->top_ids);
+        memcpy(r->top_logprobs + at * n_top, item->top_logprobs.data + i * n_top,
+               n_top * sizeof *r->top_logprobs);
+    }
+    return true;
 }
 
 int request_rewind(struct request *r, uint32_t from)

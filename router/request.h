@@ -10,14 +10,17 @@
  *   QUEUED -> SUBMITTED -> RUNNING -> ENDING -> FINISHED -> FREE
  *      ^__________|  (refused for now)       shorter ways: see request.c
  *
- * Memory per request: 4 bytes per token of prompt (freed at the end), 8 per token of max_tokens,
- * and the text not yet sent; the number of slots bounds the whole.  Finished ones are forgotten
+ * Memory per request: 4 bytes per token of prompt (freed at the end), 8 per token of max_tokens
+ * (with log-probabilities 12, and 8 per alternative), and the text not yet sent; the number of slots
+ * bounds the whole.  Finished ones are forgotten
  * after result_keep_s, or earlier, oldest first, when a slot is needed.  One thread. */
 #ifndef OMNI_ROUTER_REQUEST_H
 #define OMNI_ROUTER_REQUEST_H
 
 #include "router/id_map.h"
 #include "router/stream.h"
+
+enum { REQUEST_STOP_TOKENS_MAX = 48 };
 
 #define REQUEST_NONE UINT32_MAX /* no slot, no session, no engine, no worker, no class */
 
@@ -36,7 +39,13 @@ struct request_params {
     uint32_t max_tokens, top_k;
     double temperature, top_p, min_p;
     uint64_t seed;
-    bool ignore_eos, has_ttft_slo, has_tpot_slo;
+    double repetition_penalty, presence_penalty, frequency_penalty;
+    uint32_t min_tokens;
+    bool has_logprobs;
+    uint32_t n_logprobs; /* alternatives */
+    uint32_t n_stop_tokens;
+    uint32_t stop_tokens[REQUEST_STOP_TOKENS_MAX]; /* the client's, then the model's */
+    bool has_ttft_slo, has_tpot_slo;
     double ttft_slo_ms, tpot_slo_ms;
     char adapter[65]; /* "" = none */
     char tenant[65];  /* "" = none */
@@ -66,6 +75,11 @@ struct request {
     uint32_t *output;     /* owned, [params.max_tokens] */
     uint32_t *text_bytes; /* owned, likewise: bytes of pending text that came with the token */
     uint32_t n_output;
+    struct token_bias *biases; /* owned, [n_biases] */
+    uint32_t n_biases;
+    float *logprobs;   /* owned, [params.max_tokens] if wanted, else NULL */
+    uint32_t *top_ids; /* owned, [params.max_tokens][params.n_logprobs], likewise */
+    float *top_logprobs;
     struct stream stream;
     bool stop_found; /* a stop string is complete: what the engine still sends is dropped */
     bool abandoned;  /* cancelled because its client was gone, not because it asked */
@@ -105,13 +119,19 @@ struct request *request_at(struct request_table *t, uint32_t index);
 /* NULL if no request has the id. */
 struct request *request_find(struct request_table *t, const struct request_id *id);
 
+/* What is copied at creation. */
+struct request_lists {
+    struct str_array stops;
+    struct token_bias_list biases;
+};
+
 enum request_result { REQUEST_CREATED, REQUEST_TABLE_FULL, REQUEST_NO_MEMORY, REQUEST_BAD_STOP };
 
 /* Takes a slot (forgetting a delivered result if need be), in state QUEUED and in no session.
  * REQUEST_CREATED: the table owns prompt.  Else the caller still does. */
 enum request_result request_create(struct request_table *t, const struct request_id *id,
                                    const struct request_params *params,
-                                   const struct str_array *stops, uint32_t *prompt,
+                                   const struct request_lists *lists, uint32_t *prompt,
                                    uint32_t n_prompt, uint64_t now_ns, struct request **out);
 
 /* Checked against the transitions that are allowed. */
@@ -129,6 +149,10 @@ struct request *request_oldest_finished(struct request_table *t, uint64_t finish
 
 /* Adds an output token, index n_output.  STREAM_BAD_TOKEN also for one beyond max_tokens. */
 enum stream_result request_add_token(struct request *r, uint32_t token, uint64_t now_ns);
+
+/* Keeps what came with output token `at`, number i of the item.  False: the item lacks it. */
+bool request_add_logprobs(struct request *r, uint32_t at, const struct engine_token_item *item,
+                          uint32_t i);
 
 /* Makes ready to send the output from token `from` on, as if it were new.  0 or -ENOMEM. */
 int request_rewind(struct request *r, uint32_t from);

@@ -1,5 +1,6 @@
 #include "router/service.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -56,8 +57,22 @@ static uint64_t random_seed(void)
     return seed >> 11; /* 53 bits: exact wherever a number is a double, as in JSON */
 }
 
+/* The client's, and the model's unless they are to be ignored. */
+static void take_stop_tokens(const struct router *router, const struct message_generate *g,
+                             struct request_params *p)
+{
+    const bool ignore_eos = g->has_ignore_eos && g->ignore_eos;
+
+    static_assert(TEXT_STOP_TOKENS_MAX + 32 <= REQUEST_STOP_TOKENS_MAX, "both lists have room");
+    for (uint32_t i = 0; g->has_stop_tokens && i < g->stop_tokens.n; i++)
+        p->stop_tokens[p->n_stop_tokens++] = g->stop_tokens.data[i];
+    for (uint32_t i = 0; !ignore_eos && i < router->text.n_stop_tokens; i++)
+        p->stop_tokens[p->n_stop_tokens++] = router->text.stop_tokens[i];
+}
+
 /* Everything but max_tokens, which depends on the prompt. */
-static struct request_params params_of(const struct message_generate *g, uint64_t default_seed)
+static struct request_params params_of(const struct router *router,
+                                       const struct message_generate *g, uint64_t default_seed)
 {
     struct request_params p = {
         .temperature = g->has_temperature ? g->temperature : 0,
@@ -65,13 +80,19 @@ static struct request_params params_of(const struct message_generate *g, uint64_
         .top_p = g->has_top_p ? g->top_p : 1,
         .min_p = g->has_min_p ? g->min_p : 0,
         .seed = g->has_seed ? g->seed : default_seed,
-        .ignore_eos = g->has_ignore_eos && g->ignore_eos,
+        .repetition_penalty = g->has_repetition_penalty ? g->repetition_penalty : 1,
+        .presence_penalty = g->has_presence_penalty ? g->presence_penalty : 0,
+        .frequency_penalty = g->has_frequency_penalty ? g->frequency_penalty : 0,
+        .min_tokens = g->has_min_tokens ? g->min_tokens : 0,
+        .has_logprobs = g->has_logprobs,
+        .n_logprobs = g->has_logprobs ? g->logprobs : 0,
         .has_ttft_slo = g->has_ttft_slo_ms,
         .ttft_slo_ms = g->ttft_slo_ms,
         .has_tpot_slo = g->has_tpot_slo_ms,
         .tpot_slo_ms = g->tpot_slo_ms,
     };
 
+    take_stop_tokens(router, g, &p);
     if (g->has_adapter)
         snprintf(p.adapter, sizeof p.adapter, "%.*s", (int)g->adapter.n, g->adapter.data);
     if (g->has_tenant)
@@ -110,6 +131,13 @@ static int choose_max_tokens(const struct router *router, const struct message_g
         snprintf(why->message, sizeof why->message, "max_tokens must be at least 1");
         return -EINVAL;
     }
+    if (p->min_tokens > p->max_tokens) {
+        why->code = ERROR_BAD_REQUEST;
+        why->field = "min_tokens";
+        snprintf(why->message, sizeof why->message, "min_tokens %u exceeds max_tokens %u",
+                 p->min_tokens, p->max_tokens);
+        return -EINVAL;
+    }
     if ((uint64_t)n_prompt + p->max_tokens > n_ctx)
         return refuse_tokens(why, ERROR_TOO_LONG, n_prompt, p->max_tokens, "the context", n_ctx);
     if ((uint64_t)n_prompt + p->max_tokens > kv)
@@ -145,10 +173,11 @@ static int create(struct router *router, const struct message_generate *g, uint3
                   const struct request_params *p, uint32_t *prompt, uint32_t n_prompt,
                   uint64_t arrival_ns, struct request **out, struct refusal *why)
 {
-    const struct str_array no_stops = {0};
+    const struct request_lists lists = {.stops = g->has_stop ? g->stop : (struct str_array){0},
+                                        .biases = g->has_logit_bias ? g->logit_bias
+                                                                    : (struct token_bias_list){0}};
     const enum request_result result =
-        request_create(&router->requests, &g->id, p, g->has_stop ? &g->stop : &no_stops, prompt,
-                       n_prompt, arrival_ns, out);
+        request_create(&router->requests, &g->id, p, &lists, prompt, n_prompt, arrival_ns, out);
 
     why->field = NULL;
     if (result != REQUEST_CREATED) {
@@ -166,7 +195,7 @@ static void start_with_prompt(struct router *router, struct session *s,
                               uint64_t default_seed, uint32_t *prompt, uint32_t n_prompt,
                               uint64_t arrival_ns)
 {
-    struct request_params p = params_of(g, default_seed);
+    struct request_params p = params_of(router, g, default_seed);
     struct refusal why = {0};
     struct request *r;
 
@@ -185,6 +214,81 @@ static void start_with_prompt(struct router *router, struct session *s,
     refuse(router, s, g, &why, class_idx);
 }
 
+/* The last four bytes of the id, as a number with its first byte most significant, plus k. */
+static struct request_id id_plus(struct request_id id, uint32_t k)
+{
+    for (size_t at = sizeof id.bytes; k > 0 && at-- > sizeof id.bytes - 4;) {
+        k += id.bytes[at];
+        id.bytes[at] = (uint8_t)k;
+        k >>= 8;
+    }
+    return id;
+}
+
+static uint32_t n_answers(const struct message_generate *g)
+{
+    return g->has_n && g->n > 1 ? g->n : 1;
+}
+
+/* Every answer that was asked for gets an end. */
+static void refuse_all(struct router *router, struct session *s, const struct message_generate *g,
+                       const struct refusal *why, uint32_t class_idx)
+{
+    for (uint32_t k = 0; k < n_answers(g); k++) {
+        struct message_generate one = *g;
+
+        one.id = id_plus(g->id, k);
+        refuse(router, s, &one, why, class_idx);
+    }
+}
+
+/* Each answer is a request of its own; an id that is known already is not started again. */
+static void start_answers(struct router *router, struct session *s,
+                          const struct message_generate *g, uint32_t class_idx,
+                          uint64_t default_seed, const uint32_t *prompt, uint32_t n_prompt,
+                          uint64_t arrival_ns)
+{
+    struct refusal why = {.code = ERROR_INTERNAL};
+
+    for (uint32_t k = 0; k < n_answers(g); k++) {
+        struct message_generate one = *g;
+        uint32_t *own = malloc(n_prompt * sizeof *own);
+
+        one.id = id_plus(g->id, k);
+        one.seed += k;
+        if (!own) {
+            explain_result(REQUEST_NO_MEMORY, &why);
+            refuse(router, s, &one, &why, class_idx);
+        } else if (request_find(&router->requests, &one.id) != NULL) {
+            free(own);
+        } else {
+            memcpy(own, prompt, n_prompt * sizeof *own);
+            start_with_prompt(router, s, &one, class_idx, default_seed + k, own, n_prompt,
+                              arrival_ns);
+        }
+    }
+}
+
+/* What can be said of the request without its prompt; 0, or -EINVAL with the refusal filled in. */
+static int check(const struct router *router, const struct message_generate *g, uint32_t class_idx,
+                 struct refusal *why)
+{
+    const bool has_tenant = g->has_tenant && g->tenant.n > 0;
+
+    if (class_idx == REQUEST_NONE) {
+        snprintf(why->message, sizeof why->message, "no such class");
+        return -EINVAL;
+    }
+    if (has_tenant && !config_is_plain_name(g->tenant.data, g->tenant.n)) {
+        why->field = "tenant";
+        snprintf(why->message, sizeof why->message,
+                 "expected letters, digits, '.', '_' and '-', not beginning with '.'");
+        return -EINVAL;
+    }
+    why->field = text_check_ids(&router->text, g, why->message, sizeof why->message);
+    return why->field == NULL ? 0 : -EINVAL;
+}
+
 static void start(struct router *router, struct session *s, const struct message_generate *g,
                   uint64_t default_seed)
 {
@@ -194,22 +298,15 @@ static void start(struct router *router, struct session *s, const struct message
     struct text_error wrong;
     uint32_t *prompt, n_prompt;
 
-    if (class_idx == REQUEST_NONE) {
-        snprintf(why.message, sizeof why.message, "no such class");
-        refuse(router, s, g, &why, class_idx);
-        return;
-    }
-    if (g->has_tenant && g->tenant.n > 0 && !config_is_plain_name(g->tenant.data, g->tenant.n)) {
-        why.field = "tenant";
-        snprintf(why.message, sizeof why.message,
-                 "expected letters, digits, '.', '_' and '-', not beginning with '.'");
-        refuse(router, s, g, &why, class_idx);
+    if (check(router, g, class_idx, &why) < 0) {
+        refuse_all(router, s, g, &why, class_idx);
         return;
     }
     int rc = text_encode(&router->text, g, &prompt, &n_prompt, &wrong);
 
     if (rc == 0) {
-        start_with_prompt(router, s, g, class_idx, default_seed, prompt, n_prompt, arrival_ns);
+        start_answers(router, s, g, class_idx, default_seed, prompt, n_prompt, arrival_ns);
+        free(prompt);
         return;
     }
     if (rc == -ENOMEM) {
@@ -219,7 +316,7 @@ static void start(struct router *router, struct session *s, const struct message
         why.field = wrong.field;
         snprintf(why.message, sizeof why.message, "%s", wrong.message);
     }
-    refuse(router, s, g, &why, class_idx);
+    refuse_all(router, s, g, &why, class_idx);
 }
 
 /* ---- generate: a known request --------------------------------------------------------------- */

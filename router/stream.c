@@ -8,7 +8,8 @@
 
 enum { PENDING_BYTES_AT_FIRST = 1024 };
 
-int stream_init(struct stream *s, const struct text *text, const struct str_array *stops)
+int stream_init(struct stream *s, const struct text *text, const struct str_array *stops,
+                uint32_t min_tokens)
 {
     struct stop_string strings[STOP_SCANNER_STRINGS_MAX];
 
@@ -22,6 +23,7 @@ int stream_init(struct stream *s, const struct text *text, const struct str_arra
     if (rc < 0)
         return rc;
     s->text = text;
+    s->min_tokens = min_tokens;
     detokenizer_init(&s->detokenizer, text->tokenizer);
     s->pending = malloc(PENDING_BYTES_AT_FIRST);
     s->cap_pending = PENDING_BYTES_AT_FIRST;
@@ -69,13 +71,25 @@ static enum stream_result scan(struct stream *s, size_t n, bool wanted)
     return found == STOP_FOUND ? STREAM_STOPPED : STREAM_MORE;
 }
 
+/* Given out as it is: no stop string is looked for. */
+static enum stream_result pass(struct stream *s, size_t n, bool wanted)
+{
+    if (!reserve(s, n + 1))
+        return STREAM_NO_MEMORY;
+    if (wanted) {
+        memcpy(s->pending + s->n_pending, s->text->piece, n);
+        s->n_pending += n;
+    }
+    return STREAM_MORE;
+}
+
 enum stream_result stream_push(struct stream *s, uint32_t token, bool wanted)
 {
     int64_t n = detokenizer_push(&s->detokenizer, token, s->text->piece, s->text->piece_bytes);
 
     if (n < 0)
         return STREAM_BAD_TOKEN;
-    return scan(s, (size_t)n, wanted);
+    return s->n_tokens++ < s->min_tokens ? pass(s, (size_t)n, wanted) : scan(s, (size_t)n, wanted);
 }
 
 enum stream_result stream_end(struct stream *s, bool wanted)
@@ -121,5 +135,6 @@ int stream_restart(struct stream *s)
     s->scanner = fresh;
     detokenizer_init(&s->detokenizer, s->text->tokenizer);
     s->n_pending = 0;
+    s->n_tokens = 0;
     return 0;
 }

@@ -18,6 +18,8 @@ struct stream {
     struct stop_scanner scanner;
     char *pending; /* owned: text to be sent */
     size_t n_pending, cap_pending;
+    uint32_t n_tokens;   /* pushed so far */
+    uint32_t min_tokens; /* the text of the first so many ends no output */
 };
 
 enum stream_result {
@@ -28,7 +30,8 @@ enum stream_result {
 };
 
 /* 0, -EINVAL (an empty or malformed stop string), -E2BIG, -ENOMEM; fini is safe after each. */
-int stream_init(struct stream *s, const struct text *text, const struct str_array *stops);
+int stream_init(struct stream *s, const struct text *text, const struct str_array *stops,
+                uint32_t min_tokens);
 void stream_fini(struct stream *s);
 
 /* Adds a token; its text is dropped unless wanted.  Not after STREAM_STOPPED. */

@@ -252,3 +252,37 @@ int text_encode(const struct text *t, const struct message_generate *g, uint32_t
     *n_ids = (uint32_t)n;
     return 0;
 }
+
+static bool bias_is_repeated(const struct token_bias_list *biases, uint32_t at)
+{
+    for (uint32_t i = 0; i < at; i++) {
+        if (biases->data[i].token == biases->data[at].token)
+            return true;
+    }
+    return false;
+}
+
+const char *text_check_ids(const struct text *t, const struct message_generate *g, char *why,
+                           size_t cap)
+{
+    const uint32_t n_vocab = tokenizer_n_vocab(t->tokenizer);
+
+    for (uint32_t i = 0; g->has_stop_tokens && i < g->stop_tokens.n; i++) {
+        if (g->stop_tokens.data[i] >= n_vocab) {
+            snprintf(why, cap, "id %u at %u is beyond the vocabulary", g->stop_tokens.data[i], i);
+            return "stop_tokens";
+        }
+    }
+    for (uint32_t i = 0; g->has_logit_bias && i < g->logit_bias.n; i++) {
+        const uint32_t token = g->logit_bias.data[i].token;
+
+        if (token >= n_vocab)
+            snprintf(why, cap, "id %u at %u is beyond the vocabulary", token, i);
+        else if (bias_is_repeated(&g->logit_bias, i))
+            snprintf(why, cap, "id %u comes twice", token);
+        else
+            continue;
+        return "logit_bias";
+    }
+    return NULL;
+}

@@ -42,6 +42,11 @@ void text_close(struct text *t);
 int text_encode(const struct text *t, const struct message_generate *g, uint32_t **ids,
                 uint32_t *n_ids, struct text_error *err);
 
+/* The ids that sampling names (logit_bias, stop_tokens): in the vocabulary, a bias once per token.
+ * NULL, or the field at fault, with a sentence in `why`. */
+const char *text_check_ids(const struct text *t, const struct message_generate *g, char *why,
+                           size_t cap);
+
 /* The well-formed UTF-8 at the beginning of s (NULL: empty): what a message may carry of words that
  * were cut to a size, or came from a file. */
 struct str text_clean(const char *s);

@@ -28,20 +28,49 @@ struct model;
 struct sim_setup;
 
 enum {
-    DEVICE_BATCHES = 2, /* A: decode rows; B: a chunk run between A's layers (two-batch sweeps) */
-    DEVICE_N_Q_MAX = 8, /* tokens of one offloaded row in one job */
+    DEVICE_BATCHES = 2,  /* A: decode rows; B: a chunk run between A's layers (two-batch sweeps) */
+    DEVICE_TOP_MAX = 20, /* alternatives told with a token */
+    DEVICE_N_Q_MAX = 8,  /* tokens of one offloaded row in one job */
     DEVICE_SWEEPS_IN_FLIGHT = 2,
 };
 
 #define DEVICE_TOKEN_PREVIOUS UINT32_C(0x80000000) /* | output index of the previous sweep */
 
+struct device_bias {
+    uint32_t token;
+    float bias; /* added to its logit */
+};
+
+struct device_logprob {
+    uint32_t token;
+    float logprob; /* natural, under the unmodified distribution */
+};
+
+/* What is changed in the logits before a token is drawn, and what is told beside it: a function of
+ * the token log alone, so that a token is the same wherever and whenever it is drawn.  The memory
+ * is the sequence's; it stays until its rows have left the device. */
+struct device_adjust {
+    const uint32_t *log; /* the sequence's ids from position 0 on; read below the drawn one */
+    uint32_t n_prompt;   /* of them, not output */
+    float repetition;    /* of ids in prompt or output: logit / or * it; 1 = off */
+    float presence;      /* taken from the logits of ids in the output ... */
+    float frequency;     /* ... and this once for each time that they are there */
+    uint32_t n_biases;
+    const struct device_bias *biases;
+    uint32_t min_tokens; /* before so many output tokens none of `stops` is drawn */
+    uint32_t n_stops;
+    const uint32_t *stops;
+    uint32_t n_top; /* alternatives to be told, at most DEVICE_TOP_MAX */
+};
+
 /* How one token is drawn.  The generator is keyed by (seed, position): no state between tokens. */
 struct device_sampling {
     uint64_t seed;
-    float temperature; /* 0 = greedy */
-    float top_p;       /* 1 = off */
-    float min_p;       /* 0 = off */
-    uint32_t top_k;    /* 0 = off */
+    float temperature;                  /* 0 = greedy */
+    float top_p;                        /* 1 = off */
+    float min_p;                        /* 0 = off */
+    uint32_t top_k;                     /* 0 = off */
+    const struct device_adjust *adjust; /* NULL: nothing; else needs caps.adjusts */
 };
 
 /* Common rows come as sequences: n_rows consecutive tokens whose attention is on the device.
@@ -136,6 +165,8 @@ struct device_token {
     uint32_t n_ridden; /* offloaded rows: jobs of this token that rode along ... */
     uint32_t n_parked; /* ... and jobs that waited for a later visit */
     int error;         /* 0, or -EIO: a job failed, the token is void */
+    uint32_t n_top;    /* alternatives, most likely first; as long-lived as the log */
+    const struct device_logprob *top;
 };
 #define DEVICE_TOKEN_OFFLOADED UINT32_C(0x80000000)
 
@@ -218,6 +249,7 @@ struct device_caps {
     int two_batch;            /* batch[1] may hold rows */
     int waits;                /* pick.wait_ns may be set */
     int half_batches;         /* n_enter_b may be set */
+    int adjusts;              /* sampling.adjust may be set */
     int checkpoints;          /* what checkpoint says */
     double host_bytes_per_ns; /* reads of rows whose KV is in_host; 0 = it cannot */
     int picks_on_device;      /* the pick needs no host */

@@ -8,13 +8,17 @@ int sampler_init(struct sampler *s, uint32_t n_vocab)
 {
     s->n_vocab = n_vocab;
     s->candidates = calloc(n_vocab, sizeof *s->candidates);
-    return s->candidates == NULL ? -ENOMEM : 0;
+    s->adjusted = calloc(n_vocab, sizeof *s->adjusted);
+    s->counts = calloc(n_vocab, sizeof *s->counts);
+    return s->candidates == NULL || s->adjusted == NULL || s->counts == NULL ? -ENOMEM : 0;
 }
 
 void sampler_fini(struct sampler *s)
 {
     free(s->candidates);
-    s->candidates = NULL;
+    free(s->adjusted);
+    free(s->counts);
+    *s = (struct sampler){.n_vocab = 0};
 }
 
 /* ---- Philox4x32-10 ---------------------------------------------------------------------- */
@@ -157,20 +161,63 @@ static uint32_t draw(const struct sampler_candidate *first, uint32_t n, double t
     return first[0].id;
 }
 
+static uint32_t draw_adjusted(struct sampler *s, const float *logits,
+                              const struct device_sampling *how, uint32_t pos)
+{
+    uint32_t best = argmax(logits, s->n_vocab), first = 0;
+    double total;
+
+    if (!(how->temperature > 0))
+        return best;
+    uint32_t n = candidates_fill(s, logits, logits[best], how, &total);
+
+    if (n == 0)
+        return best;
+    if (how->top_k > 0 || how->top_p < 1)
+        first = candidates_cut(s, n, how, &total);
+    return draw(s->candidates + first, n - first, sampler_uniform(how->seed, pos) * total);
+}
+
 uint32_t sampler_draw(struct sampler *s, const float *logits, const struct device_sampling *how,
                       uint32_t pos, float *logprob)
 {
-    uint32_t best = argmax(logits, s->n_vocab), token = best;
-    double total;
+    const float *drawn_from =
+        how->adjust != NULL ? sampler_adjust(s, logits, how->adjust, pos) : logits;
+    uint32_t token = draw_adjusted(s, drawn_from, how, pos);
+    float max = logits[argmax(logits, s->n_vocab)];
 
-    if (how->temperature > 0) {
-        uint32_t first = 0;
-        uint32_t n = candidates_fill(s, logits, logits[best], how, &total);
-        if (n > 0 && (how->top_k > 0 || how->top_p < 1))
-            first = candidates_cut(s, n, how, &total);
-        if (n > 0)
-            token = draw(s->candidates + first, n - first, sampler_uniform(how->seed, pos) * total);
-    }
-    *logprob = (float)((double)logits[token] - log_sum_exp(logits, s->n_vocab, logits[best]));
+    *logprob = (float)((double)logits[token] - log_sum_exp(logits, s->n_vocab, max));
     return token;
+}
+
+/* ---- Alternatives ---------------------------------------------------------------------------- */
+
+/* Puts id behind those that are at least as likely; the last of n_top falls off. */
+static uint32_t top_insert(const float *logits, uint32_t id, uint32_t n, uint32_t n_top,
+                           struct device_logprob *out)
+{
+    uint32_t at = n < n_top ? n : n_top - 1;
+
+    for (; at > 0 && logits[out[at - 1].token] < logits[id]; at--)
+        out[at] = out[at - 1];
+    out[at].token = id;
+    return n < n_top ? n + 1 : n;
+}
+
+uint32_t sampler_top(const struct sampler *s, const float *logits, uint32_t n_top,
+                     struct device_logprob *out)
+{
+    uint32_t n = 0;
+
+    if (n_top == 0)
+        return 0;
+    for (uint32_t i = 0; i < s->n_vocab; i++) {
+        if (n < n_top || logits[i] > logits[out[n - 1].token])
+            n = top_insert(logits, i, n, n_top, out);
+    }
+    double norm = log_sum_exp(logits, s->n_vocab, logits[out[0].token]);
+
+    for (uint32_t i = 0; i < n; i++)
+        out[i].logprob = (float)((double)logits[out[i].token] - norm);
+    return n;
 }

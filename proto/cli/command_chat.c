@@ -202,11 +202,11 @@ int command_chat(int argc, char **argv)
 {
     struct chat chat = {.n_turns = 0};
     struct group_options group_options = {0};
-    struct option_strs stops = {.n = 0};
+    struct sampling_lists lists = {.stops = {.n = 0}};
     const char *system = NULL;
     const struct option_row rows[] = {
         {"system", OPTION_TEXT, &system, NULL, "TEXT", "system message"}, {0}};
-    const struct option_row sampling[] = {SAMPLING_OPTION_ROWS(&chat.ask, &stops), {0}};
+    const struct option_row sampling[] = {SAMPLING_OPTION_ROWS(&chat.ask, &lists), {0}};
     const struct option_row group[] = {GROUP_OPTION_ROWS(&group_options), {0}};
     const struct option_row *const tables[] = {rows, sampling, group, NULL};
     const struct option_command command = {
@@ -218,7 +218,7 @@ int command_chat(int argc, char **argv)
 
     if (result != OPTIONS_RUN)
         return result == OPTIONS_HELP ? EXIT_DONE : EXIT_USAGE;
-    sampling_take_stops(&chat.ask, &stops);
+    sampling_take_lists(&chat.ask, &lists);
     uint32_t n_before = 0;
 
     if (system != NULL) {

@@ -19,7 +19,7 @@ enum { EVENT_MS = 100, RETRY_MS = 500, REOPENS_MAX = 5, EXIT_INTERRUPTED = 130 }
 struct run_options {
     struct group_options group;
     struct message_generate given;
-    struct option_strs stops;
+    struct sampling_lists lists;
     const char *prompt_file;
     const char *json_file; /* NULL: none */
     bool jsonl, chat, json;
@@ -339,7 +339,7 @@ static int run_with(struct run_options *options)
     struct group group;
     struct error error;
 
-    sampling_take_stops(&options->given, &options->stops);
+    sampling_take_lists(&options->given, &options->lists);
     if (options->concurrency == 0)
         options->concurrency = UINT32_MAX;
     int err = group_resolve(&group, &options->group, &error);
@@ -381,7 +381,10 @@ int command_run(int argc, char **argv)
         {"concurrency", OPTION_U32, &o.concurrency, NULL, "N", "requests at a time (default: all)"},
         {"retries", OPTION_U32, &o.retries, NULL, "N", "send refused requests again (default: 0)"},
         {0}};
-    const struct option_row sampling[] = {SAMPLING_OPTION_ROWS(&o.given, &o.stops), {0}};
+    const struct option_row sampling[] = {
+        SAMPLING_OPTION_ROWS(&o.given, &o.lists),
+        SAMPLING_ROW(&o.given, "n", U32, n, "N", "so many answers to every prompt"),
+        {0}};
     const struct option_row group[] = {GROUP_OPTION_ROWS(&o.group), {0}};
     const struct option_row *const tables[] = {rows, sampling, group, NULL};
     const struct option_command command = {

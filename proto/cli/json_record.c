@@ -71,6 +71,25 @@ static int take_u32s(const json_t *value, struct json_pool *pool, struct u32_arr
     return 0;
 }
 
+static int take_f32s(const json_t *value, struct json_pool *pool, struct f32_array *out)
+{
+    size_t n = json_array_size(value);
+
+    if (!json_is_array(value) || n > UINT32_MAX)
+        return -EINVAL;
+    float *data = pool_take(pool, n, sizeof *data);
+
+    if (data == NULL)
+        return -ENOMEM;
+    for (size_t i = 0; i < n; i++) {
+        if (!json_is_number(json_array_get(value, i)))
+            return -EINVAL;
+        data[i] = (float)json_number_value(json_array_get(value, i));
+    }
+    *out = (struct f32_array){.data = data, .n = (uint32_t)n};
+    return 0;
+}
+
 static int take_strs(const json_t *value, struct json_pool *pool, struct str_array *out)
 {
     size_t n = json_array_size(value);
@@ -138,6 +157,7 @@ static int take_value(const json_t *value, const struct field_info *field, void 
     case FIELD_U64:
         return take_uint(value, UINT64_MAX, at);
     case FIELD_F64:
+    case FIELD_SF64:
         *(double *)at = json_number_value(value);
         return json_is_number(value) ? 0 : -EINVAL;
     case FIELD_BOOL:
@@ -151,6 +171,8 @@ static int take_value(const json_t *value, const struct field_info *field, void 
         return take_u32s(value, pool, at);
     case FIELD_STRS:
         return take_strs(value, pool, at);
+    case FIELD_F32S:
+        return take_f32s(value, pool, at);
     case FIELD_ENUM:
         return take_enum(value, field->names, at);
     case FIELD_LIST:

@@ -21,7 +21,7 @@ static void print_help(const struct option_command *command)
     printf("usage: %s\n%s\n\noptions:\n", command->usage, command->summary);
     for (const struct option_row *const *table = command->tables; *table != NULL; table++)
         for (const struct option_row *row = *table; row->name != NULL; row++)
-            printf("  --%-16s %-8s %s\n", row->name, row->argument != NULL ? row->argument : "",
+            printf("  --%-20s %-8s %s\n", row->name, row->argument != NULL ? row->argument : "",
                    row->doc);
 }
 
@@ -36,12 +36,44 @@ static int parse_u64(const char *text, uint64_t max, uint64_t *out)
     return 0;
 }
 
-static int parse_f64(const char *text, double *out)
+static int parse_signed(const char *text, double *out)
 {
     char *end;
 
     *out = strtod(text, &end);
-    return *text == '\0' || *end != '\0' || !isfinite(*out) || *out < 0 ? -EINVAL : 0;
+    return *text == '\0' || *end != '\0' || !isfinite(*out) ? -EINVAL : 0;
+}
+
+static int parse_f64(const char *text, double *out)
+{
+    return parse_signed(text, out) == 0 && *out >= 0 ? 0 : -EINVAL;
+}
+
+static int append_u32(struct option_u32s *list, const char *text)
+{
+    uint64_t number;
+
+    if (list->n == OPTION_U32S_MAX || parse_u64(text, UINT32_MAX, &number) != 0)
+        return -EINVAL;
+    list->items[list->n++] = (uint32_t)number;
+    return 0;
+}
+
+/* "token:bias" */
+static int append_bias(struct option_biases *list, const char *text)
+{
+    char *end;
+
+    if (list->n == OPTION_BIASES_MAX || text[0] < '0' || text[0] > '9')
+        return -EINVAL;
+    unsigned long long token = strtoull(text, &end, 10);
+    struct token_bias *b = &list->items[list->n];
+
+    if (*end != ':' || token > UINT32_MAX || parse_signed(end + 1, &b->bias) != 0)
+        return -EINVAL;
+    b->token = (uint32_t)token;
+    list->n++;
+    return 0;
 }
 
 static int append_str(struct option_strs *list, const char *text)
@@ -76,6 +108,15 @@ static int set_value(const struct option_row *row, const char *text)
         break;
     case OPTION_F64:
         err = parse_f64(text, row->value);
+        break;
+    case OPTION_SF64:
+        err = parse_signed(text, row->value);
+        break;
+    case OPTION_U32S:
+        err = append_u32(row->value, text);
+        break;
+    case OPTION_BIASES:
+        err = append_bias(row->value, text);
         break;
     case OPTION_STRS:
         err = append_str(row->value, text);

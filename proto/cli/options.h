@@ -9,20 +9,33 @@
 
 #include "proto/messages.h"
 
-enum option_type {
-    OPTION_FLAG, /* bool */
-    OPTION_TEXT, /* const char *, points into argv */
-    OPTION_STR,  /* struct str, points into argv */
-    OPTION_U32,  /* uint32_t */
-    OPTION_U64,  /* uint64_t */
-    OPTION_F64,  /* double, finite, not negative */
-    OPTION_STRS, /* struct option_strs, repeatable */
-};
+enum { OPTION_STRS_MAX = 16, OPTION_U32S_MAX = 32, OPTION_BIASES_MAX = 256 };
 
-enum { OPTION_STRS_MAX = 16 };
+enum option_type {
+    OPTION_FLAG,   /* bool */
+    OPTION_TEXT,   /* const char *, points into argv */
+    OPTION_STR,    /* struct str, points into argv */
+    OPTION_U32,    /* uint32_t */
+    OPTION_U64,    /* uint64_t */
+    OPTION_F64,    /* double, finite, not negative */
+    OPTION_SF64,   /* double, finite */
+    OPTION_U32S,   /* struct option_u32s, repeatable */
+    OPTION_BIASES, /* struct option_biases, repeatable: "token:bias" */
+    OPTION_STRS,   /* struct option_strs, repeatable */
+};
 
 struct option_strs {
     struct str items[OPTION_STRS_MAX];
+    uint32_t n;
+};
+
+struct option_u32s {
+    uint32_t items[OPTION_U32S_MAX];
+    uint32_t n;
+};
+
+struct option_biases {
+    struct token_bias items[OPTION_BIASES_MAX];
     uint32_t n;
 };
 

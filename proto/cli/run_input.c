@@ -126,6 +126,47 @@ static int read_lines(struct run_input *in, const char *path, bool chat,
     return in->n != 0 ? 0 : error_set(error, -EINVAL, "%s: no request in it", path);
 }
 
+/* The answers to one prompt are requests like others, with seeds that follow each other. */
+static void copy_answer(struct run_request *to, const struct run_request *from, uint32_t k)
+{
+    *to = (struct run_request){.ask = from->ask, .turn = from->turn};
+    to->ask.has_n = false;
+    to->ask.seed += k;
+    if (k > 0)
+        client_id_new(&to->ask.id);
+    if (from->ask.messages.data == &from->turn)
+        to->ask.messages.data = &to->turn;
+    if (k == 0) { /* the first owns what all point to */
+        to->line = from->line;
+        to->pool = from->pool;
+    }
+}
+
+static int expand_answers(struct run_input *in, struct error *error)
+{
+    size_t n = 0, at = 0;
+
+    for (uint32_t i = 0; i < in->n; i++)
+        n += in->requests[i].ask.has_n && in->requests[i].ask.n > 1 ? in->requests[i].ask.n : 1;
+    struct run_request *all = calloc(n, sizeof *all);
+
+    if (all == NULL || n > UINT32_MAX) {
+        free(all);
+        return error_set(error, -ENOMEM, "out of memory");
+    }
+    for (uint32_t i = 0; i < in->n; i++) {
+        const struct run_request *r = &in->requests[i];
+        uint32_t n_answers = r->ask.has_n && r->ask.n > 1 ? r->ask.n : 1;
+
+        for (uint32_t k = 0; k < n_answers; k++)
+            copy_answer(&all[at++], r, k);
+    }
+    free(in->requests);
+    in->requests = all;
+    in->n = (uint32_t)n;
+    return 0;
+}
+
 int run_input_read(struct run_input *in, const char *path, bool jsonl, bool chat,
                    const struct message_generate *given, struct error *error)
 {
@@ -136,6 +177,8 @@ int run_input_read(struct run_input *in, const char *path, bool jsonl, bool chat
         err = read_lines(in, path, chat, given, error);
     else if (err == 0)
         err = read_raw(in, chat, given, error);
+    if (err == 0)
+        err = expand_answers(in, error);
     if (err != 0)
         run_input_fini(in);
     return err;

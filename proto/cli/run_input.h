@@ -14,7 +14,8 @@ struct run_input {
 /* Reads path ("-": stdin).  *.jsonl, or jsonl set: one request per line, each a JSON object with
  * prompt, messages or tokens, and options, before which those of the command line go (given);
  * else the whole file is one raw prompt.  chat: a prompt becomes a user's message, so that the chat
- * template is applied, and a whole file loses the newline at its end.  0 or -errno; error names the line. */
+ * template is applied, and a whole file loses the newline at its end.  A request
+ * that wants n answers becomes n.  0 or -errno; error names the line. */
 int run_input_read(struct run_input *in, const char *path, bool jsonl, bool chat,
                    const struct message_generate *given, struct error *error);
 

@@ -23,20 +23,50 @@ static int reserve(void **data, size_t used, size_t n, size_t *cap, size_t bytes
     return 0;
 }
 
+/* Appends n words of four bytes, ids or floats, behind the first `used`. */
+static int append_words(void **words, uint32_t used, uint32_t *cap, const void *from, uint32_t n)
+{
+    size_t wanted = *cap;
+    int err = reserve(words, used, n, &wanted, sizeof(uint32_t));
+
+    *cap = (uint32_t)wanted;
+    if (err == 0 && n != 0)
+        memcpy((unsigned char *)*words + (size_t)used * sizeof(uint32_t), from,
+               n * sizeof(uint32_t));
+    return err;
+}
+
 static int append_ids(struct run_request *r, const uint32_t *ids, uint32_t n)
 {
-    size_t cap = r->ids_cap;
     void *data = r->ids;
-    int err = reserve(&data, r->n_ids, n, &cap, sizeof *ids);
+    int err = append_words(&data, r->n_ids, &r->ids_cap, ids, n);
 
+    r->ids = data;
+    r->n_ids += err == 0 ? n : 0;
+    return err;
+}
+
+static int append_logprobs(struct run_request *r, const struct token_item *item)
+{
+    void *data = r->logprobs;
+    int err =
+        append_words(&data, r->n_logprobs, &r->logprobs_cap, item->logprobs.data, item->logprobs.n);
+
+    r->logprobs = data;
+    r->n_logprobs += err == 0 ? item->logprobs.n : 0;
+    if (err != 0 || item->top_ids.n != item->top_logprobs.n)
+        return err;
+    data = r->top_ids;
+    err = append_words(&data, r->n_top, &r->top_ids_cap, item->top_ids.data, item->top_ids.n);
+    r->top_ids = data;
     if (err != 0)
         return err;
-    r->ids = data;
-    r->ids_cap = (uint32_t)cap;
-    if (n != 0)
-        memcpy(r->ids + r->n_ids, ids, n * sizeof *ids);
-    r->n_ids += n;
-    return 0;
+    data = r->top_logprobs;
+    err = append_words(&data, r->n_top, &r->top_logprobs_cap, item->top_logprobs.data,
+                       item->top_logprobs.n);
+    r->top_logprobs = data;
+    r->n_top += err == 0 ? item->top_ids.n : 0;
+    return err;
 }
 
 static int append_text(struct run_request *r, struct str text)
@@ -59,6 +89,8 @@ int run_request_append(struct run_request *r, const struct token_item *item)
         return 0; /* seen before a resume: resumes ask for the next one, so whole items repeat */
     int err = append_ids(r, item->ids.data, item->ids.n);
 
+    if (err == 0)
+        err = append_logprobs(r, item);
     return err != 0 ? err : append_text(r, item->text);
 }
 
@@ -86,6 +118,24 @@ static json_t *ids_json(const struct run_request *r)
 
     for (uint32_t i = 0; array != NULL && i < r->n_ids; i++)
         json_array_append_new(array, json_integer(r->ids[i]));
+    return array;
+}
+
+/* Per token: its log-probability, and those of the alternatives as [id, logprob]. */
+static json_t *logprobs_json(const struct run_request *r)
+{
+    json_t *array = json_array();
+    uint32_t n_each = r->n_logprobs != 0 ? r->n_top / r->n_logprobs : 0;
+
+    for (uint32_t i = 0; array != NULL && i < r->n_logprobs; i++) {
+        json_t *top = json_array();
+
+        for (uint32_t t = i * n_each; t < (i + 1) * n_each; t++)
+            json_array_append_new(
+                top, json_pack("[I, f]", (json_int_t)r->top_ids[t], (double)r->top_logprobs[t]));
+        json_array_append_new(
+            array, json_pack("{s:f, s:o}", "logprob", (double)r->logprobs[i], "top", top));
+    }
     return array;
 }
 
@@ -125,6 +175,8 @@ int run_request_print_json(const struct run_request *r, FILE *out)
 
     if (object == NULL)
         return -ENOMEM;
+    if (r->ask.has_logprobs)
+        json_object_set_new(object, "logprobs", logprobs_json(r));
     if (r->failed)
         json_object_set_new(object, "error",
                             json_pack("{s:s, s:s, s:b}", "code", error_code_name(r->code),
@@ -141,5 +193,8 @@ void run_request_fini(struct run_request *r)
     json_decref(r->line);
     json_pool_free(&r->pool);
     free(r->ids);
+    free(r->logprobs);
+    free(r->top_ids);
+    free(r->top_logprobs);
     free(r->text);
 }

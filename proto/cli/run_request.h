@@ -21,6 +21,11 @@ struct run_request {
 
     uint32_t *ids; /* output so far */
     uint32_t n_ids, ids_cap;
+    float *logprobs; /* of ids; as long as n_logprobs says, 0 where none were asked for */
+    uint32_t n_logprobs, logprobs_cap;
+    uint32_t *top_ids; /* alternatives, ask.logprobs for each id */
+    float *top_logprobs;
+    uint32_t n_top, top_ids_cap, top_logprobs_cap;
     char *text;
     size_t text_bytes, text_cap;
     struct message_done done; /* RUN_ENDED; reason error also where no done came */

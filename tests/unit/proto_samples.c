@@ -1,5 +1,6 @@
 #include "tests/unit/proto_samples.h"
 
+#include <float.h>
 #include <string.h>
 
 #include "common/base/invariant.h"
@@ -58,6 +59,16 @@ static struct u32_array make_u32s(enum sample_kind kind)
     return (struct u32_array){.data = data, .n = n};
 }
 
+static struct f32_array make_f32s(enum sample_kind kind)
+{
+    float *data = pool_take(3 * sizeof *data);
+
+    data[0] = -1.25f;
+    data[1] = 0;
+    data[2] = kind == SAMPLE_LARGEST ? FLT_MAX : -70000.5f;
+    return (struct f32_array){.data = data, .n = kind == SAMPLE_SMALLEST ? 0 : 3};
+}
+
 static struct str_array make_strs(enum sample_kind kind)
 {
     struct str *data = pool_take(2 * sizeof *data);
@@ -91,6 +102,12 @@ static void make_field(const struct field_info *field, enum sample_kind kind, ui
         break;
     case FIELD_F64:
         *(double *)at = (double)make_number(field, kind, seed) / (kind == SAMPLE_TYPICAL ? 3 : 1);
+        break;
+    case FIELD_SF64:
+        *(double *)at = -(double)make_number(field, kind, seed) / (kind == SAMPLE_TYPICAL ? 3 : 1);
+        break;
+    case FIELD_F32S:
+        *(struct f32_array *)at = make_f32s(kind);
         break;
     case FIELD_BOOL:
         *(bool *)at = kind != SAMPLE_SMALLEST;
@@ -162,6 +179,9 @@ static bool view_equal(const struct field_info *field, const void *a, const void
         if (field->type == FIELD_U32S &&
             ((const uint32_t *)va.data)[i] != ((const uint32_t *)vb.data)[i])
             return false;
+        if (field->type == FIELD_F32S &&
+            memcmp(&((const float *)va.data)[i], &((const float *)vb.data)[i], sizeof(float)) != 0)
+            return false;
         if (field->type == FIELD_STRS &&
             !str_same(((const struct str *)va.data)[i], ((const struct str *)vb.data)[i]))
             return false;
@@ -179,6 +199,7 @@ static bool field_equal(const struct field_info *field, const void *a, const voi
         return *(const uint32_t *)a == *(const uint32_t *)b;
     case FIELD_U64:
         return *(const uint64_t *)a == *(const uint64_t *)b;
+    case FIELD_SF64:
     case FIELD_F64: /* bit for bit: -0.0 and 0.0 differ, no value is unordered */
         return memcmp(a, b, sizeof(double)) == 0;
     case FIELD_BOOL:
@@ -191,6 +212,7 @@ static bool field_equal(const struct field_info *field, const void *a, const voi
         return *(const unsigned *)a == *(const unsigned *)b;
     case FIELD_U32S:
     case FIELD_STRS:
+    case FIELD_F32S:
     case FIELD_LIST:
         return view_equal(field, a, b);
     }

@@ -187,6 +187,7 @@ static void pack_too_big(msgpack_packer *pk, const struct field_info *field)
         msgpack_pack_uint64(pk, field->bound + 1);
         break;
     case FIELD_F64:
+    case FIELD_SF64:
         msgpack_pack_double(pk, (double)field->bound * 2);
         break;
     case FIELD_STR:
@@ -197,6 +198,7 @@ static void pack_too_big(msgpack_packer *pk, const struct field_info *field)
         break;
     case FIELD_U32S:
     case FIELD_STRS:
+    case FIELD_F32S:
     case FIELD_LIST:
         msgpack_pack_array(pk, field->bound + 1);
         for (uint64_t i = 0; i < field->bound + 1; i++)

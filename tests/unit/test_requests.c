@@ -12,7 +12,7 @@
 
 enum { N_IDS = 300, N_SLOTS = 4 };
 
-static const struct str_array no_stops = {0};
+static const struct request_lists no_lists = {.stops = {.n = 0}};
 static struct text text;
 
 static struct request_id id_of(uint32_t n)
@@ -65,7 +65,7 @@ static struct request *create(struct request_table *t, uint32_t n, uint32_t max_
     uint32_t *prompt = calloc(3, sizeof *prompt);
     struct request *r = NULL;
 
-    assert_int_equal(request_create(t, &id, &params, &no_stops, prompt, 3, n, &r), REQUEST_CREATED);
+    assert_int_equal(request_create(t, &id, &params, &no_lists, prompt, 3, n, &r), REQUEST_CREATED);
     assert_int_equal(r->state, REQUEST_QUEUED);
     return r;
 }
@@ -87,7 +87,7 @@ static void test_slots_are_reused_oldest_result_first(void **state)
     assert_int_equal(request_table_init(&t, &text, N_SLOTS), 0);
     for (uint32_t i = 0; i < N_SLOTS; i++)
         r[i] = create(&t, i, 10);
-    assert_int_equal(request_create(&t, &fifth, &params, &no_stops, prompt, 1, 0, &out),
+    assert_int_equal(request_create(&t, &fifth, &params, &no_lists, prompt, 1, 0, &out),
                      REQUEST_TABLE_FULL);
     free(prompt);
     finish(&t, r[2], 100);
@@ -135,7 +135,7 @@ static void test_rewind(void **state)
 {
     (void)state;
     const struct str stops[] = {str_of("dz")};
-    const struct str_array one_stop = {.data = stops, .n = 1};
+    const struct request_lists one_stop = {.stops = {.data = stops, .n = 1}};
     const struct request_params params = {.max_tokens = 64};
     const struct request_id id = id_of(1);
     static const char words[] = "a bad \xf0\x9f\x98\x80 dad";

@@ -8,7 +8,7 @@
 #include "cmocka_all.h"
 #include "gpu-engine/device/sampler.h"
 
-enum { N_VOCAB = 12, N_DRAWS = 20000 };
+enum { N_VOCAB = 12, N_DRAWS = 20000, N_SEEDS = 100000 };
 
 static const float logits[N_VOCAB] = {0.3f, 2.1f,  -1.0f, 1.7f, 0.9f, -0.4f,
                                       1.2f, -2.5f, 0.0f,  1.7f, 0.6f, -7.0f};
@@ -169,6 +169,176 @@ static void test_top_k_keeps_the_lower_of_equals(void **state)
     sampler_fini(&s);
 }
 
+/* ---- Adjusted logits ------------------------------------------------------------------------- */
+
+/* Prompt 1 1 2, output 3 3 3 5: token 1 in the prompt alone, 3 thrice in the output. */
+static const uint32_t token_log[] = {1, 1, 2, 3, 3, 3, 5};
+enum { N_PROMPT = 3, N_LOG = 7 };
+
+static const struct device_bias biases[] = {{.token = 7, .bias = 4.5f}, {.token = 1, .bias = -2}};
+static const uint32_t stop_ids[] = {1, 3};
+
+static struct device_adjust plain_adjust(void)
+{
+    return (struct device_adjust){.log = token_log, .n_prompt = N_PROMPT, .repetition = 1};
+}
+
+static uint32_t n_in_log(uint32_t id, uint32_t first, uint32_t end)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = first; i < end; i++)
+        n += token_log[i] == id;
+    return n;
+}
+
+/* The definition, token by token, in double precision. */
+static double adjusted_logit(const struct device_adjust *a, uint32_t id)
+{
+    double x = (double)logits[id];
+    uint32_t n_output = n_in_log(id, N_PROMPT, N_LOG);
+
+    if (n_in_log(id, 0, N_LOG) > 0)
+        x = x > 0 ? x / (double)a->repetition : x * (double)a->repetition;
+    if (n_output > 0)
+        x -= (double)a->presence + (double)a->frequency * n_output;
+    for (uint32_t i = 0; i < a->n_biases; i++)
+        x += a->biases[i].token == id ? (double)a->biases[i].bias : 0;
+    for (uint32_t i = 0; i < a->n_stops && N_LOG - N_PROMPT < a->min_tokens; i++)
+        x = a->stops[i] == id ? -(double)INFINITY : x;
+    return x;
+}
+
+/* Draws of position N_LOG under many seeds, against the softmax of the definition. */
+static void assert_adjusted_draws_follow(const struct device_adjust *a, float temperature)
+{
+    struct sampler s = open_sampler(N_VOCAB);
+    struct device_sampling how = {.temperature = temperature, .top_p = 1, .adjust = a};
+    uint32_t seen[N_VOCAB] = {0}, df = 0;
+    double p[N_VOCAB], chi_square = 0;
+    float logprob;
+
+    for (how.seed = 0; how.seed < N_SEEDS; how.seed++)
+        seen[sampler_draw(&s, logits, &how, N_LOG, &logprob)]++;
+    for (uint32_t i = 0; i < N_VOCAB; i++) {
+        p[i] = exp(adjusted_logit(a, i) / (double)temperature);
+        assert_int_equal(s.counts[i], 0);
+    }
+    sampler_fini(&s);
+    normalise(p);
+    for (uint32_t i = 0; i < N_VOCAB; i++) {
+        double expected = p[i] * N_SEEDS;
+        if (expected < 5) { /* too rare for a share of chi-square: bounded instead */
+            assert_true(seen[i] <= 20);
+            continue;
+        }
+        df++;
+        chi_square += (seen[i] - expected) * (seen[i] - expected) / expected;
+    }
+    if (chi_square > chi_square_limit(df - 1))
+        fail_msg(
+            "chi-square %.1f over %.1f at temperature %g, repetition %g, presence %g, frequency %g",
+            chi_square, chi_square_limit(df - 1), (double)temperature, (double)a->repetition,
+            (double)a->presence, (double)a->frequency);
+}
+
+static void test_adjusted_draws_follow_the_definition(void **state)
+{
+    (void)state;
+    struct device_adjust cases[8];
+
+    for (size_t i = 0; i < 8; i++)
+        cases[i] = plain_adjust();
+    cases[1].repetition = 1.8f;
+    cases[2].presence = 1.5f;
+    cases[3].frequency = 0.7f;
+    cases[4].frequency = -0.5f; /* wants repetition */
+    cases[4].presence = -1;
+    cases[5].n_biases = 2;
+    cases[5].biases = biases;
+    cases[6].min_tokens = 5;
+    cases[6].n_stops = 2;
+    cases[6].stops = stop_ids;
+    cases[7] = (struct device_adjust){.log = token_log,
+                                      .n_prompt = N_PROMPT,
+                                      .repetition = 0.6f,
+                                      .presence = 0.4f,
+                                      .frequency = 0.2f,
+                                      .n_biases = 2,
+                                      .biases = biases,
+                                      .min_tokens = 5,
+                                      .n_stops = 1,
+                                      .stops = stop_ids + 1};
+    for (size_t i = 0; i < 8; i++) {
+        assert_adjusted_draws_follow(&cases[i], 1);
+        assert_adjusted_draws_follow(&cases[i], 0.7f);
+    }
+}
+
+static uint32_t greedy_with(struct sampler *s, const struct device_adjust *a, uint32_t pos)
+{
+    const struct device_sampling how = {.top_p = 1, .adjust = a};
+    float logprob;
+
+    return sampler_draw(s, logits, &how, pos, &logprob);
+}
+
+static void test_stop_tokens_come_from_min_tokens_on(void **state)
+{
+    (void)state;
+    struct sampler s = open_sampler(N_VOCAB);
+    struct device_adjust a = plain_adjust();
+
+    a.min_tokens = 3;
+    a.n_stops = 2;
+    a.stops = stop_ids;
+    for (uint32_t n_output = 0; n_output < 3; n_output++)
+        assert_int_equal(greedy_with(&s, &a, N_PROMPT + n_output), 9);
+    assert_int_equal(greedy_with(&s, &a, N_PROMPT + 3), 1);
+    sampler_fini(&s);
+}
+
+/* A log that lies behind the position is not looked at. */
+static void test_penalties_see_the_log_below_the_position(void **state)
+{
+    (void)state;
+    struct sampler s = open_sampler(N_VOCAB);
+    struct device_adjust a = plain_adjust();
+
+    a.presence = 10;
+    a.log = stop_ids; /* 1, then 3 */
+    a.n_prompt = 0;
+    assert_int_equal(greedy_with(&s, &a, 0), 1);
+    assert_int_equal(greedy_with(&s, &a, 1), 3);
+    assert_int_equal(greedy_with(&s, &a, 2), 9);
+    sampler_fini(&s);
+}
+
+/* ---- Alternatives ---------------------------------------------------------------------------- */
+
+static void test_alternatives_are_the_most_likely_in_order(void **state)
+{
+    (void)state;
+    struct sampler s = open_sampler(N_VOCAB);
+    const struct device_sampling plain = {.temperature = 1, .top_p = 1};
+    static const uint32_t order[N_VOCAB] = {1, 3, 9, 6, 4, 10, 0, 8, 5, 2, 7, 11};
+    struct device_logprob top[DEVICE_TOP_MAX];
+    double p[N_VOCAB];
+
+    exact(&plain, p);
+    assert_int_equal(sampler_top(&s, logits, 0, top), 0);
+    for (uint32_t n = 1; n <= DEVICE_TOP_MAX; n++) {
+        uint32_t n_told = sampler_top(&s, logits, n, top);
+
+        assert_int_equal(n_told, n < N_VOCAB ? n : N_VOCAB);
+        for (uint32_t i = 0; i < n_told; i++) {
+            assert_int_equal(top[i].token, order[i]);
+            assert_true(fabs((double)top[i].logprob - log(p[order[i]])) < 1e-5);
+        }
+    }
+    sampler_fini(&s);
+}
+
 /* ---- What a token depends on ----------------------------------------------------------------- */
 
 static void test_a_token_is_a_function_of_seed_and_position(void **state)
@@ -215,6 +385,10 @@ int main(void)
         cmocka_unit_test(test_greedy_takes_the_lowest_of_equals),
         cmocka_unit_test(test_draws_follow_the_exact_distribution),
         cmocka_unit_test(test_top_k_keeps_the_lower_of_equals),
+        cmocka_unit_test(test_adjusted_draws_follow_the_definition),
+        cmocka_unit_test(test_stop_tokens_come_from_min_tokens_on),
+        cmocka_unit_test(test_penalties_see_the_log_below_the_position),
+        cmocka_unit_test(test_alternatives_are_the_most_likely_in_order),
         cmocka_unit_test(test_a_token_is_a_function_of_seed_and_position),
         cmocka_unit_test(test_logprob_is_of_the_unmodified_distribution),
     };

@@ -283,6 +283,7 @@ static void cpu_caps(const struct device *d, struct device_caps *out)
                                 .two_batch = 1,
                                 .waits = 1,
                                 .half_batches = 1,
+                                .adjusts = 1,
                                 .picks_on_device = 1};
 }
 

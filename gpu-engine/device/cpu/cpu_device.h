@@ -46,6 +46,7 @@ struct cpu_sweep {
     struct device_layer_log *layers;
     uint32_t *picked;
     struct device_token *out;
+    struct device_logprob *top; /* DEVICE_TOP_MAX for each of out */
 };
 
 /* The rows of one batch that are active at the layer it has come to. */

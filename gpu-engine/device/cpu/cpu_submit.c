@@ -24,10 +24,11 @@ int cpu_sweep_alloc(struct device *d, struct cpu_sweep *s)
     s->layers = calloc(d->n_layers, sizeof *s->layers);
     s->picked = calloc(picked, sizeof *s->picked);
     s->out = calloc(c->seqs_max + d->n_slots + 1, sizeof *s->out);
+    s->top = calloc(c->seqs_max + d->n_slots + 1, DEVICE_TOP_MAX * sizeof *s->top);
     if (s->seqs == NULL || s->tokens == NULL || s->tables == NULL || s->enters == NULL ||
         s->enter_tables == NULL || s->leaves == NULL || s->picks == NULL || s->arrivals == NULL ||
         s->arrivals_b == NULL || s->pace == NULL || s->layers == NULL || s->picked == NULL ||
-        s->out == NULL)
+        s->out == NULL || s->top == NULL)
         return -ENOMEM;
     return 0;
 }
@@ -47,6 +48,7 @@ void cpu_sweep_free(struct cpu_sweep *s)
     free(s->layers);
     free(s->picked);
     free(s->out);
+    free(s->top);
     memset(s, 0, sizeof *s);
 }
 

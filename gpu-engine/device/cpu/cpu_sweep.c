@@ -210,16 +210,28 @@ struct outputs {
     uint32_t n;
 };
 
+static void tell_alternatives(struct device *d, struct cpu_sweep *s, struct device_token *out,
+                              const struct device_sampling *how, const float *logits)
+{
+    struct device_logprob *top = s->top + (size_t)(out - s->out) * DEVICE_TOP_MAX;
+
+    if (how->adjust == NULL || how->adjust->n_top == 0)
+        return;
+    out->n_top = sampler_top(&d->sampler, logits, how->adjust->n_top, top);
+    out->top = top;
+}
+
 static void draw_token(struct device *d, struct cpu_sweep *s, const struct cpu_part *part,
                        float *logits)
 {
     struct device_token *out = &s->out[s->done.n_out++];
-    uint32_t pos = part->pos + part->n_rows - 1;
+    const struct device_sampling *how = part_sampling(d, s, part);
+    uint32_t pos = part->pos + part->n_rows;
 
     memset(out, 0, sizeof *out);
     out->source = part->source;
-    out->token =
-        sampler_draw(&d->sampler, logits, part_sampling(d, s, part), pos + 1, &out->logprob);
+    out->token = sampler_draw(&d->sampler, logits, how, pos, &out->logprob);
+    tell_alternatives(d, s, out, how, logits);
     if (cpu_part_is_offloaded(part)) {
         const struct cpu_slot *slot = &d->slots[part->source & ~DEVICE_TOKEN_OFFLOADED];
         out->n_ridden = slot->n_ridden;
