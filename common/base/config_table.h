@@ -70,9 +70,9 @@
     X(engine, p_max, U32, "16", 0, 4096, "rows", "returned rows merged at most per layer")         \
     X(engine, offload, ENUM, "auto", 0, 2, "auto|always|never",                                    \
       "where best-effort decodes attend: auto = on the device while its KV lasts")                 \
-    X(engine, policy, ENUM, "group", 0, 7,                                                         \
+    X(engine, policy, ENUM, "omni", 0, 7,                                                          \
       "group|omni|paper|ls-first|harvest|sync|headroom|stream",                                    \
-      "who computes, moves and waits: group = the fixed rule of engine.offload")                   \
+      "who computes, moves and waits: omni = by price, group = the rule of engine.offload")                   \
     X(engine, without, STRING, "", 0, 100, "",                                                     \
       "ideas that policy omni does without, for measurements, e.g. two-batch,waiting")             \
     X(engine, auto_free_pct, U32, "10", 0, 100, "%",                                               \

@@ -101,6 +101,7 @@ class Group:
                  "run.dir": os.path.join(self.dir, "run"), "shm.dir": self.shm,
                  "engine.kv_mb": 16, "worker.arena_mb": 16,
                  "engine.block_tokens": 32,  # so that short prompts have several
+                 "engine.policy": "group",  # tests say by engine.offload where attention runs
                  "engine.device": os.environ.get("OMNI_TEST_DEVICE", "cpu"),
                  **settings}
         sections = {}
