@@ -9,12 +9,24 @@
 static struct omni_config config;
 static struct attnd attnd;
 
+static const struct config_program program = {
+    .name = "omni-cpu-attnd",
+    .summary = "decode attention of best-effort requests, one process per NUMA node",
+    .has_index = true};
+
+/* SIGHUP: what can change without a restart does. */
+static void reload(int argc, char **argv)
+{
+    static const char *const reloadable[] = {"log.level", NULL};
+
+    process_notify("RELOADING=1");
+    if (config_reload(&config, &program, reloadable, argc, argv) >= 0)
+        log_set_level((enum log_level)config.log_level);
+    process_notify("READY=1");
+}
+
 int main(int argc, char **argv)
 {
-    static const struct config_program program = {
-        .name = "omni-cpu-attnd",
-        .summary = "decode attention of best-effort requests, one process per NUMA node",
-        .has_index = true};
     struct config_args args;
     struct error err;
     int stop_fd;
@@ -32,8 +44,13 @@ int main(int argc, char **argv)
         fatal("%s", err.text);
     if (attnd_init(&attnd, &config, args.index, &err) != 0)
         fatal("%s", err.text);
-    while (!process_stop_requested())
+    process_notify("READY=1");
+    while (!process_stop_requested()) {
         attnd_tick(&attnd);
+        if (process_take_reload(stop_fd))
+            reload(argc, argv);
+    }
+    process_notify("STOPPING=1");
     attnd_shutdown(&attnd);
     return EXIT_SUCCESS;
 }

@@ -10,12 +10,24 @@
 static struct omni_config config;
 static struct host host;
 
+static const struct config_program program = {
+    .name = "omni-gpu-engine",
+    .summary = "dense layers, sweeps and the attention of latency-sensitive requests",
+    .has_index = true};
+
+/* SIGHUP: what can change without a restart does. */
+static void reload(int argc, char **argv)
+{
+    static const char *const reloadable[] = {"log.level", NULL};
+
+    process_notify("RELOADING=1");
+    if (config_reload(&config, &program, reloadable, argc, argv) >= 0)
+        log_set_level((enum log_level)config.log_level);
+    process_notify("READY=1");
+}
+
 int main(int argc, char **argv)
 {
-    static const struct config_program program = {
-        .name = "omni-gpu-engine",
-        .summary = "dense layers, sweeps and the attention of latency-sensitive requests",
-        .has_index = true};
     struct config_args args;
     struct error err;
     int stop_fd;
@@ -33,8 +45,13 @@ int main(int argc, char **argv)
         fatal("%s", err.text);
     if (host_init(&host, &config, args.index, &err) != 0)
         fatal("%s", err.text);
-    while (!process_stop_requested())
+    process_notify("READY=1");
+    while (!process_stop_requested()) {
         host_tick(&host);
+        if (process_take_reload(stop_fd))
+            reload(argc, argv);
+    }
+    process_notify("STOPPING=1");
     host_shutdown(&host);
     return EXIT_SUCCESS;
 }

@@ -11,7 +11,25 @@
 #include "common/base/process.h"
 #include "router/router.h"
 
-static void serve(struct router *r, int stop_fd)
+static const struct config_program program = {
+    .name = "omni-router", .summary = "the door of a group: sessions, queues, token streams"};
+static struct omni_config config;
+
+/* SIGHUP: what can change without a restart does. */
+static void reload(struct router *r, int argc, char **argv)
+{
+    static const char *const reloadable[] = {"log.level", "router.result_keep_s",
+                                             "router.slow_client_ms", NULL};
+
+    process_notify("RELOADING=1");
+    if (config_reload(&config, &program, reloadable, argc, argv) >= 0) {
+        log_set_level((enum log_level)config.log_level);
+        router_reconfigure(r, &config);
+    }
+    process_notify("READY=1");
+}
+
+static void serve(struct router *r, int stop_fd, int argc, char **argv)
 {
     int rc = router_watch(r, stop_fd);
 
@@ -21,15 +39,14 @@ static void serve(struct router *r, int stop_fd)
         rc = router_poll(r);
         if (rc < 0)
             fatal("cannot wait for messages: %s", strerror(-rc));
+        if (process_take_reload(stop_fd))
+            reload(r, argc, argv);
     }
 }
 
 int main(int argc, char **argv)
 {
-    static struct omni_config config;
     static struct router router;
-    const struct config_program program = {
-        .name = "omni-router", .summary = "the door of a group: sessions, queues, token streams"};
     struct config_args args;
     struct error err = {""};
     char run_dir[256], stats_dir[256];
@@ -58,7 +75,9 @@ int main(int argc, char **argv)
         fatal("%s", err.text);
     log_info("router_ready", "group=%s dir=%s model=\"%s\" engines=%u", config.group_name, run_dir,
              router.text.model_name, router.n_engines);
-    serve(&router, stop_fd);
+    process_notify("READY=1");
+    serve(&router, stop_fd, argc, argv);
+    process_notify("STOPPING=1");
     log_info("router_stopping", "sessions=%u", router.sessions.n);
     router_shutdown(&router);
     return 0;

@@ -18,9 +18,8 @@
 #define OMNI_ROUTER_REQUEST_H
 
 #include "router/id_map.h"
+#include "router/request_params.h"
 #include "router/stream.h"
-
-enum { REQUEST_STOP_TOKENS_MAX = 48 };
 
 #define REQUEST_NONE UINT32_MAX /* no slot, no session, no engine, no worker, no class */
 
@@ -32,23 +31,6 @@ enum request_state {
     REQUEST_ENDING,    /* the engine was told to end it; its last word is awaited */
     REQUEST_FINISHED,  /* ended; the result is kept */
     N_REQUEST_STATES,
-};
-
-/* Everything of a generate message that goes to the engine, defaults filled in. */
-struct request_params {
-    uint32_t max_tokens, top_k;
-    double temperature, top_p, min_p;
-    uint64_t seed;
-    double repetition_penalty, presence_penalty, frequency_penalty;
-    uint32_t min_tokens;
-    bool has_logprobs;
-    uint32_t n_logprobs; /* alternatives */
-    uint32_t n_stop_tokens;
-    uint32_t stop_tokens[REQUEST_STOP_TOKENS_MAX]; /* the client's, then the model's */
-    bool has_ttft_slo, has_tpot_slo;
-    double ttft_slo_ms, tpot_slo_ms;
-    char adapter[65]; /* "" = none */
-    char tenant[65];  /* "" = none */
 };
 
 /* How it ended. */
@@ -118,12 +100,6 @@ struct request *request_at(struct request_table *t, uint32_t index);
 
 /* NULL if no request has the id. */
 struct request *request_find(struct request_table *t, const struct request_id *id);
-
-/* What is copied at creation. */
-struct request_lists {
-    struct str_array stops;
-    struct token_bias_list biases;
-};
 
 enum request_result { REQUEST_CREATED, REQUEST_TABLE_FULL, REQUEST_NO_MEMORY, REQUEST_BAD_STOP };
 

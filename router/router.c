@@ -170,6 +170,13 @@ int router_watch(struct router *r, int fd)
     return poller_add(&r->poller, fd, (struct poll_key){.kind = POLL_WAKE});
 }
 
+void router_reconfigure(struct router *r, const struct omni_config *config)
+{
+    r->config.router_result_keep_s = config->router_result_keep_s;
+    r->config.router_slow_client_ms = config->router_slow_client_ms;
+    r->sessions.config.slow_client_ms = config->router_slow_client_ms;
+}
+
 /* ---- Messages -------------------------------------------------------------------------------- */
 
 void router_on_message(struct router *r, struct origin from, const struct message *m)

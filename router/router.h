@@ -74,6 +74,9 @@ int router_init(struct router *r, const struct omni_config *config, const char *
 /* Watches one more descriptor, which only ends the wait of router_poll.  0 or -errno. */
 int router_watch(struct router *r, int fd);
 
+/* Takes over what may change while it runs: router.result_keep_s, router.slow_client_ms. */
+void router_reconfigure(struct router *r, const struct omni_config *config);
+
 /* One turn: waits (at most until something is due), handles what came, ticks.  0 or -errno. */
 int router_poll(struct router *r);
 

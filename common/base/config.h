@@ -3,7 +3,8 @@
  * DESIGN.  config_table.h has one row per option: key, type, default, bounds, unit and a line of
  * documentation; struct omni_config, the parser, the bounds check, --print-config and the command
  * line all come from it.  Defaults < file < command line (--set section.key=value).  An unknown key
- * is an error that names the nearest.  Plain data after loading; nobody changes it later. */
+ * is an error that names the nearest.  Plain data after loading; what config_reload changes, and
+ * nothing else, may change later. */
 #ifndef OMNI_COMMON_BASE_CONFIG_H
 #define OMNI_COMMON_BASE_CONFIG_H
 
@@ -108,5 +109,12 @@ enum config_parse {
 /* Defaults, then --config FILE, then each --set; prints what was asked for. */
 enum config_parse config_parse_argv(struct omni_config *c, struct config_args *args,
                                     const struct config_program *program, int argc, char **argv);
+
+/* Parses the command line and the file again, into what c holds: options named in `reloadable`
+ * ("section.key", NULL-terminated) take their new values; for each other that differs the log says
+ * that it needs a restart.  A configuration that is not valid changes nothing.  How many options
+ * changed, or -EINVAL; the log has it all. */
+int config_reload(struct omni_config *c, const struct config_program *program,
+                  const char *const *reloadable, int argc, char **argv);
 
 #endif

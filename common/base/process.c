@@ -4,17 +4,21 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
-/* Signal handlers have no argument: these two are what they must reach. */
+/* Signal handlers have no argument: these are what they must reach. */
 static _Atomic int stop_requested;
+static _Atomic int reload_requested;
 static _Atomic int stop_fd = -1;
 
 int process_die_with_parent(pid_t expected_parent)
@@ -58,16 +62,31 @@ int process_start_ticks(pid_t pid, uint64_t *ticks)
     return 0;
 }
 
-void process_request_stop(void)
+static void wake_poller(void)
 {
     uint64_t one = 1;
     int fd = atomic_load_explicit(&stop_fd, memory_order_relaxed);
 
-    atomic_store_explicit(&stop_requested, 1, memory_order_relaxed);
     if (fd >= 0) {
         ssize_t ignored = write(fd, &one, sizeof one);
         (void)ignored;
     }
+}
+
+void process_request_stop(void)
+{
+    atomic_store_explicit(&stop_requested, 1, memory_order_relaxed);
+    wake_poller();
+}
+
+static void on_reload_signal(int signal_number)
+{
+    int saved = errno;
+
+    (void)signal_number;
+    atomic_store_explicit(&reload_requested, 1, memory_order_relaxed);
+    wake_poller();
+    errno = saved;
 }
 
 static void on_stop_signal(int signal_number)
@@ -81,8 +100,9 @@ static void on_stop_signal(int signal_number)
 
 int process_catch_stop(int *fd)
 {
-    static const int signals[] = {SIGTERM, SIGINT, SIGHUP};
+    static const int signals[] = {SIGTERM, SIGINT};
     struct sigaction stop = {.sa_handler = on_stop_signal, .sa_flags = SA_RESTART};
+    struct sigaction reload = {.sa_handler = on_reload_signal, .sa_flags = SA_RESTART};
     struct sigaction ignore = {.sa_handler = SIG_IGN};
 
     *fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -90,12 +110,67 @@ int process_catch_stop(int *fd)
         return -errno;
     atomic_store_explicit(&stop_fd, *fd, memory_order_relaxed);
     sigemptyset(&stop.sa_mask);
+    sigemptyset(&reload.sa_mask);
     sigemptyset(&ignore.sa_mask);
     for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) {
         if (sigaction(signals[i], &stop, NULL) != 0)
             return -errno;
     }
+    if (sigaction(SIGHUP, &reload, NULL) != 0)
+        return -errno;
     return sigaction(SIGPIPE, &ignore, NULL) == 0 ? 0 : -errno;
+}
+
+bool process_take_reload(int fd)
+{
+    uint64_t n;
+
+    if (atomic_exchange_explicit(&reload_requested, 0, memory_order_relaxed) == 0)
+        return false;
+    if (!process_stop_requested()) {
+        ssize_t ignored = read(fd, &n, sizeof n);
+        (void)ignored;
+    }
+    /* A stop that came in between must not be slept through. */
+    if (process_stop_requested())
+        wake_poller();
+    return true;
+}
+
+/* An address that begins with '@' is in the abstract name space. */
+static int notify_address(const char *path, struct sockaddr_un *to, socklen_t *n)
+{
+    size_t len = strlen(path);
+
+    if ((path[0] != '/' && path[0] != '@') || len >= sizeof to->sun_path)
+        return -EINVAL;
+    *to = (struct sockaddr_un){.sun_family = AF_UNIX};
+    memcpy(to->sun_path, path, len);
+    if (path[0] == '@')
+        to->sun_path[0] = '\0';
+    *n = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len);
+    return 0;
+}
+
+int process_notify(const char *state)
+{
+    const char *path = getenv("NOTIFY_SOCKET");
+    struct sockaddr_un to;
+    socklen_t n;
+
+    if (path == NULL || path[0] == '\0')
+        return 0;
+    int rc = notify_address(path, &to, &n);
+    int fd = rc == 0 ? socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0) : -1;
+
+    if (rc != 0)
+        return rc;
+    if (fd < 0)
+        return -errno;
+    if (sendto(fd, state, strlen(state), MSG_NOSIGNAL, (const struct sockaddr *)&to, n) < 0)
+        rc = -errno;
+    close(fd);
+    return rc;
 }
 
 bool process_stop_requested(void)

@@ -25,12 +25,21 @@ int process_follow_supervisor(void);
  * names a process for ever.  0 or -errno (-ESRCH: no such process). */
 int process_start_ticks(pid_t pid, uint64_t *ticks);
 
-/* SIGTERM, SIGINT and SIGHUP set a flag and make the descriptor readable; SIGPIPE is ignored.
- * All threads started later inherit it.  The descriptor may be polled by one thread. */
+/* SIGTERM and SIGINT set the stop flag, SIGHUP the reload flag, and all make the descriptor
+ * readable; SIGPIPE is ignored.  All threads started later inherit it.  The descriptor may be polled
+ * by one thread. */
 int process_catch_stop(int *fd);
 bool process_stop_requested(void);
-/* As if a signal had come; async-signal-safe, any thread. */
+/* True once for each SIGHUP (or several in a row); empties the descriptor, unless a stop was
+ * requested. */
+bool process_take_reload(int fd);
+/* As if a stop signal had come; async-signal-safe, any thread. */
 void process_request_stop(void);
+
+/* Tells the service manager that started us (systemd, Type=notify) how we are: one datagram to the
+ * socket that $NOTIFY_SOCKET names, such as "READY=1" or "STOPPING=1".  No library: the protocol is
+ * this sentence.  0, also without a manager; -errno. */
+int process_notify(const char *state);
 
 /* umask 0177: files, sockets and segments are for this uid alone. */
 void process_private_files(void);
