@@ -8,6 +8,7 @@
 #include "gpu-engine/decide.h"
 #include "gpu-engine/ending.h"
 #include "gpu-engine/foresight.h"
+#include "gpu-engine/idle_check.h"
 #include "gpu-engine/ledger.h"
 #include "gpu-engine/overflow.h"
 #include "gpu-engine/placement.h"
@@ -79,6 +80,8 @@ static int init_books(struct engine *e)
         rc = batch_init(e);
     if (rc == 0)
         rc = decide_init(e);
+    if (rc == 0)
+        rc = idle_check_init(e);
     if (rc != 0 || e->slot_owner == NULL || e->leaves == NULL || e->copy_blocks == NULL ||
         e->copy_staging == NULL)
         return -ENOMEM;
@@ -97,6 +100,7 @@ static void free_books(struct engine *e)
 {
     batch_fini(e);
     decide_fini(e);
+    idle_check_fini(e);
     for (uint32_t w = 0; w < ENGINE_WORKERS_MAX; w++) {
         kv_pool_fini(&e->workers[w].pool);
         free(e->workers[w].free_slots);
@@ -170,6 +174,7 @@ static void beat(struct engine *e, uint64_t now)
     e->n_beats++;
     e->exchange->ops->beat(e->exchange, now, e->sweep);
     if (e->n_beats % STATE_EVERY_BEATS == 0) {
+        idle_check(e);
         foresight_report(e);
         report_state(e);
     }

@@ -14,6 +14,7 @@
  *   foresight.h                      how long it will take, and how well that was known
  *   replay.h ledger.h                what a finished sweep means; what the directory is told
  *   ending.h                         answers, and memory back when nobody can touch it
+ *   idle_check.h                     whether all that is right, when nothing is there
  *   report.h                         state for the router, statistics page
  *
  * It sleeps nowhere and opens nothing: host.h does, in the real group; a simulation drives the same
@@ -82,6 +83,8 @@ enum {
     X(ARENA_TOTAL, "arena_blocks_total", GAUGE, "KV blocks of all arenas")                         \
     X(ARENA_HUGE, "arena_huge_bytes", GAUGE, "arena bytes in huge pages")                          \
     X(SLOTS_FREE, "slots_free", GAUGE, "free job slots")                                           \
+    X(IDLE_CHECKS, "idle_checks", COUNTER, "times all books were checked: no request was there")   \
+    X(IDLE_FAULTS, "idle_faults", COUNTER, "what these checks found wrong; the log says what")     \
     X(SWEEP_US, "last_sweep_us", GAUGE, "time of the last sweep")                                  \
     X(PREDICTED_US, "last_sweep_predicted_us", GAUGE, "predicted before it was submitted")         \
     X(ACCURACY_MEAN, "accuracy_mean_permille", GAUGE,                                              \
@@ -99,6 +102,14 @@ struct engine_worker {
     uint32_t n_free_slots;
     uint32_t n_resident;
     uint64_t arena_bytes, huge_bytes; /* of its arena; how much is on huge pages */
+};
+
+/* Scratch of idle_check.h; verdict NULL: it does not run. */
+struct engine_idle {
+    uint32_t *verdict;                  /* [n_entries of the directory] */
+    uint32_t *refs[ENGINE_WORKERS_MAX]; /* [n_blocks] of each arena */
+    uint32_t n_blocks[ENGINE_WORKERS_MAX];
+    uint64_t checked_at; /* arrivals so far, and 1, when it last ran; 0: never */
 };
 
 /* Kinds of sweeps that differ in what becomes of jobs, as bits. */
@@ -193,6 +204,7 @@ struct engine {
         waited[ENGINE_SWEEP_KINDS];
     double returned_rows; /* per layer, moving average over sweeps with common rows */
     struct sweep_log sweep_log;
+    struct engine_idle idle;
 
     struct engine_token_item *items; /* [n_sequences] of one engine_tokens message */
     uint32_t *item_ids;

@@ -9,6 +9,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "gpu-engine/idle_check.h"
 #include "proto/codec.h"
 #include "proto/wire.h"
 
@@ -415,6 +416,17 @@ static void check_books(struct host *h)
     assert_int_equal(admission_promised(e), 0);
 }
 
+/* The engine's own check, at the end of every test. */
+static void expect_idle_check_agrees(struct engine *e)
+{
+    uint64_t n = stats_get(&e->stats, ENGINE_STAT_IDLE_CHECKS);
+
+    e->idle.checked_at = 0;
+    idle_check(e);
+    assert_int_equal(stats_get(&e->stats, ENGINE_STAT_IDLE_CHECKS), n + 1);
+    assert_int_equal(stats_get(&e->stats, ENGINE_STAT_IDLE_FAULTS), 0);
+}
+
 static void remove_files(const struct engine_group *g)
 {
     char command[64];
@@ -430,6 +442,9 @@ void group_stop(struct engine_group *g)
     host_ring(&g->host);
     pthread_join(g->engine_thread, NULL);
     check_books(&g->host);
+    expect_idle_check_agrees(&g->host.engine);
+    if (g->look != NULL)
+        g->look(&g->host.engine);
     for (uint32_t i = 0; i < ENGINE_N_STATS; i++)
         g->stats[i] = stats_get(&g->host.engine.stats, i);
     host_shutdown(&g->host);

@@ -54,6 +54,7 @@ struct engine_group {
     bool greeted;
     struct message_engine_state state; /* without its lists */
     struct group_request requests[GROUP_REQUESTS];
+    void (*look)(struct engine *e); /* called by group_stop at the end, all threads gone; or NULL */
     uint64_t stats[ENGINE_N_STATS]; /* after group_stop */
 };
 
