@@ -1,7 +1,7 @@
 #include "gpu-engine/device/pick.h"
 
-static int is_returned(const struct pick_slot *slot, uint32_t slot_idx, uint32_t n_slots,
-                       const uint32_t *done, uint32_t n_ranks)
+static PICK_BOTH_SIDES int is_returned(const struct pick_slot *slot, uint32_t slot_idx,
+                                       uint32_t n_slots, const uint32_t *done, uint32_t n_ranks)
 {
     for (uint32_t r = 0; r < n_ranks; r++) {
         if (done[r * n_slots + slot_idx] != slot->generation)
@@ -11,8 +11,8 @@ static int is_returned(const struct pick_slot *slot, uint32_t slot_idx, uint32_t
 }
 
 /* Slots are visited in ascending order, so an equal age keeps the lower slot first. */
-static uint32_t insert_by_age(const struct pick_slot *slots, uint32_t slot_idx, uint32_t *out,
-                              uint32_t n, uint32_t n_max)
+static PICK_BOTH_SIDES uint32_t insert_by_age(const struct pick_slot *slots, uint32_t slot_idx,
+                                              uint32_t *out, uint32_t n, uint32_t n_max)
 {
     uint32_t at = n;
 
@@ -26,9 +26,9 @@ static uint32_t insert_by_age(const struct pick_slot *slots, uint32_t slot_idx, 
     return n < n_max ? n + 1 : n;
 }
 
-uint32_t pick_rows(const struct pick_slot *slots, uint32_t n_slots, uint32_t layer,
-                   const uint32_t *done, uint32_t n_ranks, uint64_t age_max, uint32_t batches,
-                   uint32_t p_max, uint32_t *out)
+PICK_BOTH_SIDES uint32_t pick_rows(const struct pick_slot *slots, uint32_t n_slots, uint32_t layer,
+                                   const uint32_t *done, uint32_t n_ranks, uint64_t age_max,
+                                   uint32_t batches, uint32_t p_max, uint32_t *out)
 {
     uint32_t n = 0, n_rows = 0, n_taken = 0;
 

@@ -24,13 +24,20 @@ struct pick_slot {
     uint32_t batch; /* of a two-batch sweep: 0 or 1 */
 };
 
+/* The kernel includes pick.c, whose functions then run on both sides. */
+#ifdef __CUDACC__
+#define PICK_BOTH_SIDES __host__ __device__
+#else
+#define PICK_BOTH_SIDES
+#endif
+
 /* Writes the picked slots, oldest first, to out[] (room for p_max) and returns their number.
  * done[s]: generation of the last finished job of slot s, on every rank for n_ranks > 1:
  * done[r * n_slots + s]; a row is returned when it is done on all of them.  Jobs younger than
  * age_max are passed over: without riding, those of the sweep itself; so are rows of batches that are
  * not among `batches` (bits). */
-uint32_t pick_rows(const struct pick_slot *slots, uint32_t n_slots, uint32_t layer,
-                   const uint32_t *done, uint32_t n_ranks, uint64_t age_max, uint32_t batches,
-                   uint32_t p_max, uint32_t *out);
+PICK_BOTH_SIDES uint32_t pick_rows(const struct pick_slot *slots, uint32_t n_slots, uint32_t layer,
+                                   const uint32_t *done, uint32_t n_ranks, uint64_t age_max,
+                                   uint32_t batches, uint32_t p_max, uint32_t *out);
 
 #endif

@@ -1,0 +1,78 @@
+/* Prefill attention: chunks at the edges of tiles, behind prefixes, several in one launch, windows.
+ * Tolerance: as of decode attention. */
+#include <math.h>
+#include <string.h>
+
+#include "gpu-engine/device/cuda/element.h"
+#include "gpu-engine/device/cuda/prefill_attention.h"
+#include "tests/gpu/checks/checks.h"
+
+struct prefill_shape {
+    uint32_t n_kv_heads, group, head_dim, type, block_tokens, window, n_chunks;
+    struct prefill_chunk chunk[3];
+};
+
+static const struct prefill_shape SHAPES[] = {
+    {1, 2, 128, KV_TYPE_BF16, 64, 0, 2, {{0, 70, 0, 1}, {70, 3, 61, 0}}},
+    {2, 1, 64, KV_TYPE_F16, 32, 0, 3, {{5, 1, 0, 2}, {6, 17, 130, 0}, {23, 64, 64, 1}}},
+    {1, 3, 64, KV_TYPE_BF16, 96, 50, 2, {{0, 66, 40, 0}, {66, 16, 127, 1}}},
+};
+
+/* The chunk's own tokens are in the pool, and nothing behind them. */
+static int chunks_fill(struct check_run *r, struct prefill_attention *a,
+                       const struct prefill_shape *s, uint32_t *n_rows)
+{
+    struct prefill_chunk *chunk;
+    uint32_t tokens_max = 0;
+
+    CHECK_ALLOC(r, chunk, CHECK_POOL, s->n_chunks);
+    memcpy(chunk, s->chunk, s->n_chunks * sizeof *chunk);
+    for (uint32_t i = 0; i < s->n_chunks; i++) {
+        uint32_t end = chunk[i].pos + chunk[i].n_rows,
+                 row_end = chunk[i].first_row + chunk[i].n_rows;
+        tokens_max = end > tokens_max ? end : tokens_max;
+        *n_rows = row_end > *n_rows ? row_end : *n_rows;
+        a->rows_max = chunk[i].n_rows > a->rows_max ? chunk[i].n_rows : a->rows_max;
+    }
+    a->chunk = chunk;
+    CHECK_DO(check_kv(r, &a->kv, s->n_chunks, tokens_max));
+    for (uint32_t i = 0; i < s->n_chunks; i++)
+        check_kv_fill(r, &a->kv, chunk[i].table, chunk[i].pos + chunk[i].n_rows);
+    return 0;
+}
+
+static int check_shape(struct check_run *r, const struct prefill_shape *s)
+{
+    struct prefill_attention a = {.n_chunks = s->n_chunks,
+                                  .n_heads = s->n_kv_heads * s->group,
+                                  .window = s->window,
+                                  .kv = {.block_tokens = s->block_tokens,
+                                         .n_kv_heads = s->n_kv_heads,
+                                         .head_dim = s->head_dim,
+                                         .type = s->type}};
+    struct prefill_attention want;
+    uint32_t n_rows = 0;
+    uint16_t *q;
+
+    a.scale = 1.0f / sqrtf((float)s->head_dim);
+    CHECK_DO(chunks_fill(r, &a, s, &n_rows));
+    size_t n = (size_t)n_rows * a.n_heads * s->head_dim;
+    CHECK_ALLOC(r, q, CHECK_POOL, n);
+    CHECK_ALLOC(r, a.out, CHECK_POOL, n);
+    check_fill(r, s->type, q, n, 4.0f);
+    a.q = q;
+    want = a;
+    if ((want.out = check_copy(r, a.out, n * sizeof *a.out)) == NULL)
+        return -1;
+    prefill_attention_ref(&want);
+    CHECK_DO(check_wait(r, "prefill_attention", prefill_attention(&a, r->stream)));
+    return check_elements(r, "prefill_attention", s->type, a.out, want.out, n,
+                          1.5 * element_epsilon(s->type), 1.0);
+}
+
+int check_prefill_attention(struct check_run *r)
+{
+    for (size_t i = 0; i < sizeof SHAPES / sizeof SHAPES[0]; i++)
+        CHECK_DO(check_shape(r, &SHAPES[i]));
+    return 0;
+}

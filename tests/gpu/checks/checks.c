@@ -1,0 +1,14 @@
+#include "tests/gpu/checks/checks.h"
+
+const struct check CHECKS[] = {
+    {"decode_attention", check_decode_attention},
+    {"prefill_attention", check_prefill_attention},
+    {"rms_norm", check_rms_norm},
+    {"rotary_write", check_rotary_write},
+    {"pick_step", check_pick_step},
+    {"gather", check_gather},
+    {"swiglu", check_swiglu},
+    {"embedding", check_embedding},
+    {"gemv", check_gemv},
+};
+const size_t N_CHECKS = sizeof CHECKS / sizeof CHECKS[0];

@@ -1,0 +1,53 @@
+# The kernels of the CUDA device, compiled as C++ for the CPU (shim/): they are tested on every machine
+# that has a C++ compiler.
+include(CheckLanguage)
+check_language(CXX)
+if(NOT CMAKE_CXX_COMPILER)
+  message(STATUS "no C++ compiler: the tests of the CUDA kernels are not built")
+  return()
+endif()
+enable_language(CXX)
+find_package(Threads REQUIRED)
+
+set(cuda_dir ${CMAKE_SOURCE_DIR}/gpu-engine/device/cuda)
+set(shim_dir ${CMAKE_CURRENT_SOURCE_DIR}/shim)
+file(GLOB cuda_kernels CONFIGURE_DEPENDS ${cuda_dir}/*.cu)
+file(GLOB cuda_host CONFIGURE_DEPENDS ${cuda_dir}/*.c)
+set(shim_flags -std=c++17 -Wall -Wextra -Wno-unknown-pragmas -Werror -ffp-contract=off)
+
+# Switches stacks and speaks to the sanitizers itself, so it is not instrumented.
+add_library(omni_cuda_shim STATIC shim/fiber.cpp shim/shim.cpp)
+target_include_directories(omni_cuda_shim PRIVATE ${CMAKE_SOURCE_DIR})
+target_compile_options(omni_cuda_shim PRIVATE ${shim_flags})
+if(OMNI_SANITIZE MATCHES address)
+  target_compile_definitions(omni_cuda_shim PRIVATE SHIM_ASAN)
+elseif(OMNI_SANITIZE MATCHES thread)
+  target_compile_definitions(omni_cuda_shim PRIVATE SHIM_TSAN)
+endif()
+
+# omni_cuda_cpp(target sources...): .cu files as C++ against the shim's headers.
+function(omni_cuda_cpp target)
+  set_source_files_properties(${ARGN} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS "-xc++")
+  target_sources(${target} PRIVATE ${ARGN})
+  target_include_directories(${target} PRIVATE ${CMAKE_SOURCE_DIR} ${shim_dir})
+  target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:${shim_flags}>)
+  if(OMNI_SANITIZE)
+    target_compile_options(${target} PRIVATE
+      $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${OMNI_SANITIZE} -fno-omit-frame-pointer>)
+  endif()
+endfunction()
+
+add_library(omni_cuda_cpu STATIC)
+omni_cuda_cpp(omni_cuda_cpu ${cuda_kernels})
+
+file(GLOB check_sources CONFIGURE_DEPENDS checks/*.c)
+omni_test(test_gpu_kernels fast TIMEOUT 600
+  LIBS omni_cuda_cpu omni_cuda_shim omni_engine stdc++
+  SOURCES test_gpu_kernels.c ${check_sources} ${cuda_host})
+
+add_library(omni_cuda_planted STATIC)
+omni_cuda_cpp(omni_cuda_planted ${CMAKE_CURRENT_SOURCE_DIR}/planted.cu)
+omni_test(test_gpu_shim fast LIBS omni_cuda_planted omni_cuda_shim omni_kv stdc++ SOURCES test_gpu_shim.c)
+if(OMNI_SANITIZE MATCHES thread)
+  target_compile_definitions(test_gpu_shim PRIVATE SHIM_TEST_TSAN)
+endif()
