@@ -6,3 +6,4 @@ omni_fuzz(fuzz_codec LIBS omni_base PkgConfig::MSGPACK SOURCES fuzz_codec.c ${co
 
 add_executable(fuzz_codec_seeds fuzz_codec_seeds.c ../unit/proto_samples.c)
 target_link_libraries(fuzz_codec_seeds PRIVATE omni_proto)
+omni_fuzz_tests(fuzz_codec SEEDS fuzz_codec_seeds)
