@@ -20,8 +20,8 @@ enum {
     BACKLOG_TICK_MS = 5, /* while a socket did not take all: nanomsg does not tell when it would */
     STALL_MS = 400,      /* a turn that begins so late: the router itself was stopped */
     SHUTDOWN_MS = 300,   /* for the clients to be told */
-    SESSION_FDS = 6,     /* descriptors of one session, with some slack */
-    OTHER_FDS = 128,
+    SESSION_FDS = 6,     /* descriptors of one session or engine: 4, with some slack */
+    OTHER_FDS = 32,      /* all else: 12, likewise */
 };
 
 /* ---- Init ------------------------------------------------------------------------------------ */
@@ -94,12 +94,13 @@ static int init_sessions(struct router *r, struct error *err)
                                     .outbox_bytes = (size_t)c->router_outbox_kb << 10,
                                     .dir = r->dir,
                                     .tcp_listen = c->router_tcp_listen};
-    const uint64_t n_files =
-        process_raise_files((uint64_t)config.sessions_max * SESSION_FDS + OTHER_FDS);
+    const uint64_t n_other = OTHER_FDS + (uint64_t)r->n_engines * SESSION_FDS;
+    const uint64_t n_wanted = (uint64_t)config.sessions_max * SESSION_FDS + n_other;
+    const uint64_t n_files = process_raise_files(n_wanted);
 
-    if (n_files < (uint64_t)config.sessions_max * SESSION_FDS + OTHER_FDS) {
+    if (n_files < n_wanted) {
         config.sessions_max =
-            n_files > OTHER_FDS + SESSION_FDS ? (uint32_t)((n_files - OTHER_FDS) / SESSION_FDS) : 1;
+            n_files > n_other + SESSION_FDS ? (uint32_t)((n_files - n_other) / SESSION_FDS) : 1;
         log_warn("sessions_limited", "sessions_max=%u files=%llu remedy=\"ulimit -n\"",
                  config.sessions_max, (unsigned long long)n_files);
     }

@@ -101,6 +101,7 @@ class Group:
                  "run.dir": os.path.join(self.dir, "run"), "shm.dir": self.shm,
                  "engine.kv_mb": 16, "worker.arena_mb": 16,
                  "engine.block_tokens": 32,  # so that short prompts have several
+                 "slo.admission": "no",  # nobody is refused because a machine is busy; its tests turn it on
                  "engine.policy": "group",  # tests say by engine.offload where attention runs
                  "engine.device": os.environ.get("OMNI_TEST_DEVICE", "cpu"),
                  **settings}
@@ -130,14 +131,15 @@ class Group:
                 self.start_program(name)
         self.wait_ready(seconds)
 
-    def start_program(self, name, env=None):
-        """(Re)starts one; env adds to the group's, for a fault point."""
+    def start_program(self, name, env=None, preexec=None):
+        """(Re)starts one; env adds to the group's, for a fault point; preexec runs in it before it begins."""
         kind, _, index = name.partition("-")
         command = [program(PROGRAM_OF[kind]), "--config", self.config]
         command += ["--index", index] if index else []
         with open(os.path.join(self.dir, name + ".log"), "ab") as log:
             self.running[name] = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=dict(self.env, **(env or {})))
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=dict(self.env, **(env or {})),
+                preexec_fn=preexec)
         return self.running[name]
 
     def signal(self, name, number):

@@ -1,0 +1,198 @@
+#!/usr/bin/env python3
+"""What happens at every limit is written in the README ("Limits"), counted, and clear to the client."""
+
+import glob
+import os
+import re
+import resource
+import signal
+import time
+
+import omni_shm
+from omni_client import Client, hello, new_id
+from omni_e2e import BIN, PATIENCE, ROOT, Group, wait_until, watchdog
+
+LONG = {"tokens": [1, 2, 3], "max_tokens": 1900, "ignore_eos": True}
+SHORT = [{"tokens": [i, 1, 2], "max_tokens": 24, "ignore_eos": True} for i in range(4)]
+
+
+def tokens(done):
+    return [one["tokens"] for one in done]
+
+
+def counters(group):
+    """From the router's page: a status would take a session."""
+    return omni_shm.stats(group.segments, "router", 0)
+
+
+def answer_to(client, **fields):
+    client.send({"t": "generate", "id": new_id(), **{"class": "be"}, **fields})
+    while (message := client.receive(20)) is not None and message["t"] == "tokens":
+        pass
+    return message
+
+
+def test_sessions():
+    """router.sessions_max: the next hello is refused, those that are there go on."""
+    with Group(0, settings={"router.sessions_max": 3, "engine.offload": "never"}) as group:
+        group.start()
+        time.sleep(1)  # until the router has seen that `omni status` is gone
+        clients = [Client(group) for _ in range(3)]
+        refused = hello(group)
+        assert refused["t"] == "error" and refused["code"] == "no_capacity" and refused["retryable"], refused
+        assert answer_to(clients[0], **SHORT[0])["t"] == "done"
+        for client in clients:
+            client.__exit__()
+        wait_until(lambda: (hello(group) or {}).get("t") == "welcome", 10, "room again")
+        wait_until(lambda: counters(group)["sessions_refused"] >= 1, 10, "the refusal is counted")
+
+
+def test_queue_and_context():
+    """router.queue_max, engine.ctx_max: refused with the code, the field and whether to try again."""
+    settings = {"router.queue_max": "2", "engine.max_seqs": 1, "engine.offload": "never", "engine.ctx_max": 512}
+    with Group(0, settings=settings) as group:
+        group.start()
+        with Client(group) as client:
+            ids = [new_id() for _ in range(8)]
+            for one in ids:
+                client.send({"t": "generate", "id": one, "class": "be", **dict(LONG, max_tokens=400)})
+            refused = []
+            while len(refused) < 5 and (message := client.receive(10)) is not None:
+                refused += [message] if message["t"] == "error" else []
+            assert len(refused) == 5, refused
+            assert all(one["code"] == "queue_full" and one["retryable"] and one["retry_after_ms"] > 0
+                       for one in refused), refused
+            by_class = group.status()["classes"]
+            assert by_class["be"]["refused"] >= 5 and by_class["be"]["queued"] <= 2, by_class
+        with Client(group) as client:
+            wait_until(lambda: group.stats("running") + group.stats("waiting") == 0, 20, "the others ended")
+            for fields, field in (({"tokens": [1] * 600, "max_tokens": 1}, "tokens"),
+                                  ({"prompt": "long " * 600}, "prompt"),
+                                  ({"tokens": [1] * 300, "max_tokens": 300}, "max_tokens")):
+                said = answer_to(client, **fields)
+                assert said["code"] == "too_long" and said["field"] == field and not said["retryable"], said
+                assert "512" in said["message"], said
+
+
+def test_kv():
+    """More than the KV memory could ever hold is refused at the door; what fits, if alone, waits its turn."""
+    with Group(1, settings={"engine.kv_blocks": 6, "worker.arena_mb": 1, "engine.offload": "never"}) as group:
+        group.start()
+        with Client(group) as client:
+            said = answer_to(client, tokens=[1] * 200, max_tokens=100)
+            assert said["code"] == "no_capacity" and said["field"] == "max_tokens", said
+        done = group.run([dict(SHORT[0], max_tokens=120, tokens=[i] * 20) for i in range(6)])
+        assert all(one["output_tokens"] == 120 for one in done), done
+        group.expect_all_free()
+
+
+def test_files():
+    """ulimit -n 64: as many sessions as descriptors allow, said in the log; engine and worker need no more."""
+    def few_files():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+    with Group(1, settings={"engine.offload": "always"}) as group:
+        for name in group.programs():
+            group.start_program(name, preexec=few_files)
+        group.wait_ready()
+        assert "sessions_limited" in group.log("router", 50) and "ulimit -n" in group.log("router", 50)
+        first = tokens(group.run(SHORT))
+        with Client(group):
+            for _ in range(20):
+                assert hello(group)["t"] in ("welcome", "error")
+        time.sleep(3 * PATIENCE)  # those that nobody dialled are closed again after a lease
+        assert tokens(group.run(SHORT)) == first
+
+
+def on_one_core(expected):
+    core = sorted(os.sched_getaffinity(0))[0]
+    with Group(1, model=expected["model"], settings={"engine.offload": "always"}) as group:
+        for name in group.programs():
+            group.start_program(name, preexec=lambda: os.sched_setaffinity(0, {core}))
+        group.wait_ready()
+        assert tokens(group.run(SHORT)) == expected["tokens"], "one core: other tokens"
+        assert tokens(group.run(SHORT, "ls")) == expected["tokens"]
+
+
+def without_topology(expected):
+    """hwloc finds nothing of this machine (as in some containers): one node of what may be used."""
+    with Group(1, model=expected["model"], env={"HWLOC_COMPONENTS": "no_os,stop"},
+               settings={"engine.offload": "always"}) as group:
+        group.start()
+        assert tokens(group.run(SHORT)) == expected["tokens"], "no topology: other tokens"
+
+
+def without_huge_pages(expected):
+    """4 KiB pages do; status says how much of an arena is huge, and it is none or all of it."""
+    with Group(1, model=expected["model"], settings={"engine.offload": "always"}) as group:
+        group.start()
+        assert tokens(group.run(SHORT)) == expected["tokens"]
+        worker = group.status()["engines"][0]["workers"][0]
+        assert 0 <= worker["huge_bytes"] <= worker["arena_bytes"], worker
+        print(f"   {worker['huge_bytes']} of {worker['arena_bytes']} arena bytes in huge pages", flush=True)
+
+
+def with_a_clock_that_jumps(expected):
+    """Wall-clock time jumps by a day, there and back, at every look of every program: nothing changes."""
+    preload = os.path.join(BIN, "clock_jump.so")
+    with Group(1, model=expected["model"], env={"LD_PRELOAD": preload}, settings={"engine.offload": "always"}) as group:
+        group.start()
+        began = time.monotonic()
+        done = group.run(SHORT)
+        assert tokens(done) == expected["tokens"] and time.monotonic() - began < 20 * PATIENCE
+        assert all(0 < one["ttft_ms"] < 60000 * PATIENCE for one in done), done
+        days = {line[:10] for line in group.log("router", 100).splitlines() if re.match(r"\d{4}-", line)}
+        assert len(days) > 1, f"the clock did not jump: {days}"
+
+
+def test_clocks_in_sources():
+    """The wall clock is for the log alone."""
+    users = [path for folder in ("common", "proto", "router", "gpu-engine", "cpu-attnd")
+             for path in glob.glob(f"{ROOT}/{folder}/**/*.[ch]", recursive=True)
+             if re.search(r"CLOCK_REALTIME|gettimeofday|[^_a-z]time\(NULL\)", open(path, encoding="utf-8").read())]
+    allowed = [os.path.join(ROOT, "common/base/log.c")]
+    others = [one for one in users if one not in allowed]
+    assert not others, f"the wall clock is used by {others}"
+
+
+def test_two_groups(expected):
+    """Side by side on one machine, sharing nothing; both serve, and one's end is nothing to the other."""
+    with Group(1, model=expected["model"], settings={"engine.offload": "always"}) as one:
+        with Group(1, model=expected["model"], settings={"engine.offload": "always"}) as two:
+            two.name += "b"
+            two.write_config({"engine.offload": "always"})
+            one.start()
+            two.start()
+            processes = [group.run_begin(SHORT * 4) for group in (one, two) for _ in range(2)]
+            for process, group in zip(processes, (one, one, two, two)):
+                assert tokens(group.run_end(process)) == expected["tokens"] * 4, "two groups: other tokens"
+            process = one.run_begin([dict(LONG, max_tokens=600)])
+            two.signal("engine-0", signal.SIGKILL)
+            two.signal("router", signal.SIGKILL)
+            assert one.run_end(process)[0]["output_tokens"] == 600
+            two.omni("clean")
+            assert tokens(one.run(SHORT)) == expected["tokens"]
+
+
+def main():
+    test_clocks_in_sources()
+    test_sessions()
+    test_queue_and_context()
+    test_kv()
+    test_files()
+    with Group(0, settings={"engine.offload": "never"}) as group:
+        group.start()
+        kept = os.path.join("/tmp", f"omni-limits-{os.getpid()}.gguf")
+        os.rename(group.model, kept)
+        expected = {"model": kept, "tokens": tokens(group.run(SHORT))}
+    try:
+        for case in (on_one_core, without_topology, without_huge_pages, with_a_clock_that_jumps, test_two_groups):
+            case(expected)
+            print(f"   {case.__name__}", flush=True)
+    finally:
+        os.unlink(kept)
+    print("ok")
+
+
+if __name__ == "__main__":
+    watchdog(170)
+    main()
