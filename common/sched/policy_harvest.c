@@ -23,17 +23,16 @@ static uint32_t room_beside(const struct plan *p, uint32_t reserve)
     return alone ? 0 : reserve;
 }
 
-/* The oldest come back as long as there is room.  Is nobody left? */
+/* The oldest come back as soon as there is room, however lately they left: their blocks are in host
+ * memory already.  Is nobody left? */
 static bool resume(struct plan *p, uint32_t reserve)
 {
     for (uint32_t seq = plan_next(p, PLAN_RESIDENT, SCHED_NONE); seq != SCHED_NONE;
          seq = plan_next(p, PLAN_RESIDENT, seq)) {
         const struct sched_seq *s = &p->seqs[seq];
         uint64_t need = sched_growth(p->limits, s, s->n_kv + s->n_todo);
-        bool settled =
-            s->last_move_ns == 0 || s->last_move_ns + p->limits->be_settle_ns <= p->state->now_ns;
 
-        if (!settled || need + room_beside(p, reserve) > p->n_free || !plan_move_in(p, seq))
+        if (need + room_beside(p, reserve) > p->n_free || !plan_move_in(p, seq))
             return false;
     }
     return true;

@@ -93,7 +93,7 @@ def search(o, machine, policies):
     for i in range(o.evaluations):
         points = {p: next_point(PARAMETERS[p], tried[p], draws[p], o.evaluations) if i > 0 else {}
                   for p in policies}
-        runs = paper_runs.run_all(o, [paper_runs.words_of(o, c, p, paper_grid.TRAIN_SEED + 1, points[p])
+        runs = paper_runs.run_all(o, [paper_runs.words_of(o, c, p, paper_grid.TRAIN_SEED, points[p])
                                       for p in policies for c in cells])
         for k, p in enumerate(policies):
             own = runs[k * len(cells):(k + 1) * len(cells)]
