@@ -22,7 +22,7 @@ enum isa {
     ISA_AVX512,     /* AVX-512 F, BW, VL, DQ */
     ISA_AVX512BF16, /* and the dot products of BF16 and VNNI */
     ISA_AVX512FP16, /* and arithmetic in f16; never chosen unasked: it is less exact */
-    ISA_AMX,        /* AVX512BF16, and matrix tiles of bf16 */
+    ISA_AMX, /* AVX512BF16, and matrix tiles of bf16; unasked not yet either: no processor ran it */
     ISA_COUNT
 };
 
@@ -33,9 +33,12 @@ const char *isa_name(enum isa isa);
  * for permission, once, for the whole process. */
 bool isa_supported(enum isa isa);
 
-/* The best supported instruction set (but avx512fp16), or the one that OMNI_ISA names.  0; -EINVAL if OMNI_ISA is no
+/* isa_best, or the one that OMNI_ISA names.  0; -EINVAL if OMNI_ISA is no
  * known name, -ENOTSUP if this CPU cannot run it (*out is the best then). */
 int isa_detect(enum isa *out);
+
+/* The best that the processor has, of those that are taken unasked: AMX and AVX512FP16 are not. */
+enum isa isa_best(void);
 
 /* What isa_detect's rc < 0 means, with what would be possible; returns rc. */
 int isa_explain(int rc, struct error *err);

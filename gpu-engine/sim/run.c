@@ -27,7 +27,7 @@ static const char usage[] =
     "  --sigma S           of the lengths' lognormal distributions (0.6)\n"
     "  --prefilled PCT     begin with the device full of best effort, and PCT % of the arenas\n"
     "  --kv TYPE           bf16 (default) or int8\n"
-    "  --policy P          group (default), omni, paper, sync, headroom, ls-first, harvest, "
+    "  --policy P          omni (default), group, paper, sync, headroom, ls-first, harvest, "
     "stream\n"
     "  --params A=N,B=N    its free parameters: use_pct, free_pct, headroom_pct, token_budget\n"
     "  --offload O         auto (default), always (decode best effort at workers alone) or never\n"
@@ -316,7 +316,7 @@ int command_run(int argc, char **argv)
 {
     struct arguments a = {.ls = "SHAREGPT",
                           .be = "DAILYMAIL",
-                          .policy = "group",
+                          .policy = "omni",
                           .kv = "bf16",
                           .offload = "auto",
                           .admission = "on",

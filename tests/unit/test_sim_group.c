@@ -55,6 +55,7 @@ static int make_group(void **state)
     assert_int_equal(model_open(path, &model, &err), 0);
     unlink(path);
     config_defaults(&config);
+    set("engine.policy=group"); /* admits best effort as it comes, without prices */
     set("engine.kv_blocks=24");
     set("engine.block_tokens=32");
     set("engine.ctx_max=1024");
