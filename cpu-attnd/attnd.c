@@ -6,6 +6,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/topology/claim.h"
 
 enum {
     LOOK_MS = 100, /* for segments that appear or are replaced */
@@ -24,7 +25,11 @@ static int plan_topology(struct attnd *a, struct error *err)
     struct topology_request request = topology_request_of(a->config);
     int rc = topology_load(&a->topology, NULL, err);
 
-    return rc == 0 ? topology_plan(&a->topology, &request, &a->plan, err) : rc;
+    if (rc == 0)
+        rc = topology_plan(&a->topology, &request, &a->plan, err);
+    if (rc == 0)
+        claim_place(&a->plan.worker[a->index], "worker.cpus");
+    return rc;
 }
 
 static int start_team(struct attnd *a, struct error *err)

@@ -9,6 +9,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/topology/claim.h"
 #include "gpu-engine/decide.h"
 #include "gpu-engine/exchange_delay.h"
 #include "gpu-engine/intake.h"
@@ -64,6 +65,8 @@ static int plan_topology(struct host *h, struct error *err)
     /* Threads started from here on inherit it: they stay away from the workers' cores. */
     if (rc == 0 && h->plan.engine[h->engine.index].pinned)
         topology_pin_thread(&h->plan.engine[h->engine.index].cpus);
+    if (rc == 0)
+        claim_place(&h->plan.engine[h->engine.index], "engine.cpus");
     return rc;
 }
 

@@ -162,6 +162,9 @@ def test_two_groups(expected):
             two.write_config({"engine.offload": "always"})
             one.start()
             two.start()
+            pinned = all("pinned=1" in group.log("attnd-0", 50) for group in (one, two))
+            for name in ("attnd-0", "engine-0"):
+                assert not pinned or "cores_claimed_by_others" in two.log(name, 50), two.log(name, 50)
             processes = [group.run_begin(SHORT * 4) for group in (one, two) for _ in range(2)]
             for process, group in zip(processes, (one, one, two, two)):
                 assert tokens(group.run_end(process)) == expected["tokens"] * 4, "two groups: other tokens"
@@ -171,6 +174,55 @@ def test_two_groups(expected):
             assert one.run_end(process)[0]["output_tokens"] == 600
             two.omni("clean")
             assert tokens(one.run(SHORT)) == expected["tokens"]
+
+
+class MemoryLimit:
+    """A control group of this machine (version 1 or 2) with a limit, for one program; None where it may not be made."""
+
+    def __init__(self, n_bytes):
+        for root, limit in (("/sys/fs/cgroup", "memory.max"), ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")):
+            folder = os.path.join(root, f"omni-test-{os.getpid()}")
+            try:
+                os.mkdir(folder)
+                with open(os.path.join(folder, limit), "r+", encoding="ascii") as file:
+                    file.write(str(n_bytes))
+                self.folder = folder
+                return
+            except OSError:
+                if os.path.isdir(folder):
+                    os.rmdir(folder)
+        self.folder = None
+
+    def enter(self):
+        with open(os.path.join(self.folder, "cgroup.procs"), "w", encoding="ascii") as file:
+            file.write(str(os.getpid()))
+
+    def close(self):
+        if self.folder is not None:
+            wait_until(lambda: open(self.folder + "/cgroup.procs", encoding="ascii").read() == "", 10, "nobody in it")
+            os.rmdir(self.folder)
+
+
+def with_a_memory_limit(expected):
+    """What the kernel kills for its memory concerns nobody else, and serves again where it has room."""
+    limit = MemoryLimit(24 << 20)
+    try:
+        if limit.folder is None:
+            print("   no memory control group may be made here: not tested", flush=True)
+            return
+        settings = {"engine.offload": "always", "worker.arena_mb": 64}
+        with Group(1, model=expected["model"], settings=settings) as group:
+            for name in ("router", "attnd-0"):
+                group.start_program(name)
+            process = group.start_program("engine-0", preexec=limit.enter)
+            process.wait(30 * PATIENCE)
+            del group.running["engine-0"]
+            assert process.returncode == -signal.SIGKILL, f"engine under a limit of 24 MiB: {process.returncode}"
+            assert "no engine" in group.omni("run", "--prompt-file", group.config, "--class", "ls").stderr
+            group.start()
+            assert tokens(group.run(SHORT)) == expected["tokens"]
+    finally:
+        limit.close()
 
 
 def main():
@@ -185,7 +237,8 @@ def main():
         os.rename(group.model, kept)
         expected = {"model": kept, "tokens": tokens(group.run(SHORT))}
     try:
-        for case in (on_one_core, without_topology, without_huge_pages, with_a_clock_that_jumps, test_two_groups):
+        for case in (on_one_core, without_topology, without_huge_pages, with_a_clock_that_jumps, with_a_memory_limit,
+                     test_two_groups):
             case(expected)
             print(f"   {case.__name__}", flush=True)
     finally:
