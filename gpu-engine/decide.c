@@ -60,9 +60,11 @@ static void set_limits(struct engine *e)
 
 static const struct sched_policy *configured_policy(const struct omni_config *c)
 {
-    static const char *const names[] = {"group",   "omni", "paper",    "ls-first",
-                                        "harvest", "sync", "headroom", "stream"};
+    static const char *const names[] = {
+        "group",   "omni", "paper",    "ls-first", /* as config_table.h */
+        "harvest", "sync", "headroom", "stream"};
 
+    invariant(c->engine_policy < sizeof names / sizeof *names);
     return sched_policy_find(names[c->engine_policy], NULL);
 }
 

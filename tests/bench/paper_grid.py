@@ -18,7 +18,7 @@ import tarfile
 from collections import namedtuple
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-DATA = os.path.join(HERE, "../../../shared/data")
+DATA = os.environ.get("OMNI_SHARED_DATA") or os.path.join(HERE, "../../../shared/data")
 OWN_PROFILES = os.path.join(HERE, "profiles")
 
 POLICIES = ("omni", "paper", "sync", "headroom", "ls-first", "harvest", "stream")

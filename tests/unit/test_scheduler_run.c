@@ -323,15 +323,15 @@ static bool keeps_objectives(const struct sched_policy *p)
 
 static void report(const char *load)
 {
-    if (getenv("VERBOSE") != NULL)
-        printf("%-8s %-9s %6.1f s, %5u sweeps, best effort %6.1f tokens/s, %4.1f %% on workers, "
-               "late gaps %u of %u, late first %u, passed over %llu ms\n",
-               load, toy.policy->name, (double)(toy.f.state.now_ns - UINT64_C(1000000) * ms) / 1e9,
-               toy.n_sweeps,
-               (double)toy.be_tokens * 1e9 / (double)(toy.f.state.now_ns - UINT64_C(1000000) * ms),
-               toy.be_tokens > 0 ? 100.0 * (double)toy.worker_tokens / (double)toy.be_tokens : 0,
-               toy.n_ls_late, toy.n_ls_gaps, toy.n_late_first,
-               (unsigned long long)(toy.longest_passed_ns / ms));
+    print_message("%-8s %-9s %6.1f s, %5u sweeps, best effort %6.1f tokens/s, %4.1f %% on workers, "
+                  "late gaps %u of %u, late first %u, passed over %llu ms\n",
+                  load, toy.policy->name,
+                  (double)(toy.f.state.now_ns - UINT64_C(1000000) * ms) / 1e9, toy.n_sweeps,
+                  (double)toy.be_tokens * 1e9 /
+                      (double)(toy.f.state.now_ns - UINT64_C(1000000) * ms),
+                  toy.be_tokens > 0 ? 100.0 * (double)toy.worker_tokens / (double)toy.be_tokens : 0,
+                  toy.n_ls_late, toy.n_ls_gaps, toy.n_late_first,
+                  (unsigned long long)(toy.longest_passed_ns / ms));
 }
 
 static void check_objectives(void)
