@@ -2,7 +2,6 @@
  * taking what was predicted.  Not a simulator (the device `sim` is): it shows that nothing
  * deadlocks, that copies do not thrash, and that objectives hold while predictions do. */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "tests/unit/cmocka_all.h"
