@@ -7,22 +7,31 @@ static bool has_entry(const struct engine *e, const struct sequence *s)
     return e->directory != NULL && s->ref.gen != 0;
 }
 
+static uint32_t flags_of(const struct sequence *s)
+{
+    return (s->n_stop_tokens == 0 ? SEQUENCE_IGNORE_EOS : 0U) |
+           (s->adjust.n_biases > 0 ? SEQUENCE_HAS_LISTS : 0U);
+}
+
 int ledger_open(struct engine *e, struct sequence *s)
 {
-    struct sequence_info info = {
-        .prompt = s->tokens,
-        .prompt_len = s->n_prompt,
-        .admitted_ns = e->ops->now(e->device),
-        .params = {.seed = s->sampling.seed,
-                   .temperature = s->sampling.temperature,
-                   .top_p = s->sampling.top_p,
-                   .min_p = s->sampling.min_p,
-                   .top_k = s->sampling.top_k,
-                   .max_tokens = s->max_tokens,
-                   .ttft_slo_ns = s->ttft_slo_ns,
-                   .tpot_slo_ns = s->tpot_slo_ns,
-                   .flags = s->n_stop_tokens == 0 ? SEQUENCE_IGNORE_EOS : 0,
-                   .class_idx = s->class_idx}};
+    struct sequence_info info = {.prompt = s->tokens,
+                                 .prompt_len = s->n_prompt,
+                                 .admitted_ns = e->ops->now(e->device),
+                                 .params = {.seed = s->sampling.seed,
+                                            .temperature = s->sampling.temperature,
+                                            .top_p = s->sampling.top_p,
+                                            .min_p = s->sampling.min_p,
+                                            .top_k = s->sampling.top_k,
+                                            .max_tokens = s->max_tokens,
+                                            .ttft_slo_ns = s->ttft_slo_ns,
+                                            .tpot_slo_ns = s->tpot_slo_ns,
+                                            .flags = flags_of(s),
+                                            .repetition = s->adjust.repetition,
+                                            .presence = s->adjust.presence,
+                                            .frequency = s->adjust.frequency,
+                                            .min_tokens = s->adjust.min_tokens,
+                                            .class_idx = s->class_idx}};
 
     if (e->directory == NULL)
         return 0;

@@ -123,6 +123,8 @@ AT(sequence_params, min_p, 40);
 AT(sequence_params, top_k, 44);
 AT(sequence_params, max_tokens, 48);
 AT(sequence_params, class_idx, 52);
+AT(sequence_params, repetition, 60);
+AT(sequence_params, min_tokens, 72);
 AT(sequence_params, flags, 56);
 
 AT(directory_entry, generation, 0);

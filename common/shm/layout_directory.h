@@ -48,7 +48,10 @@ enum directory_state {
 };
 
 /* Stop tokens are the model's end-of-text ids, unless: */
-enum { SEQUENCE_IGNORE_EOS = 1 };
+enum {
+    SEQUENCE_IGNORE_EOS = 1,
+    SEQUENCE_HAS_LISTS = 2 /* logit biases, which are not here: only the router can go on with it */
+};
 
 struct sequence_params {  /* how the sequence's next token is chosen; all a new engine needs */
     uint64_t seed;        /*  0 the router gives one to a request that has none */
@@ -62,7 +65,11 @@ struct sequence_params {  /* how the sequence's next token is chosen; all a new 
     uint32_t max_tokens;  /* 48 */
     uint32_t class_idx;   /* 52 index into the configured, ordered list of classes */
     uint32_t flags;       /* 56 */
-    uint32_t reserved[17];
+    float repetition;     /* 60 0 or 1 = off; over prompt and output */
+    float presence;       /* 64 0 = off; over the output, as the next */
+    float frequency;      /* 68 0 = off */
+    uint32_t min_tokens;  /* 72 before so many output tokens no stop token is drawn */
+    uint32_t reserved[13];
 };
 static_assert(sizeof(struct sequence_params) == 128, "sequence_params");
 
