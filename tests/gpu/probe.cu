@@ -22,8 +22,8 @@ enum { EXIT_OK = 0, EXIT_ERRORS = 1, EXIT_USAGE = 2, EXIT_NO_DEVICE = 77 };
 static const int TOTAL_LIMIT_S = 175;
 
 static const struct probe_part *const PARTS[] = {
-    &part_ceilings, &part_gemm,   &part_copies,   &part_zerocopy, &part_flags,
-    &part_posted,   &part_graphs, &part_register, &part_ipc,
+    &part_ceilings, &part_gemm,   &part_copies, &part_zerocopy, &part_flags,
+    &part_kernels,  &part_posted, &part_graphs, &part_register, &part_ipc,
 };
 
 static const char USAGE[] = "usage: probe --results FILE [--commit ID] [--only PART[,PART...]]\n"
@@ -84,6 +84,7 @@ static int part_main(const char *name, const char *path)
         report_error(&report, name, "%s", probe.why);
         return EXIT_ERRORS;
     }
+    probe.results = path;
     for (int i = 0; i < part->n; i++)
         measurement_run(&probe, &part->measurement[i]);
     report_close(&report);

@@ -29,6 +29,7 @@ struct probe_owned {
 
 struct probe {
     struct report *report;
+    const char *results; /* path of the file that report appends to */
     cudaStream_t stream; /* lives as long as the part */
     int n_sm;
     size_t free_bytes; /* device memory free at the part's start */
@@ -52,7 +53,7 @@ struct probe_part {
 
 /* Order = order of running: the ceilings first, so that a short visit has at least these. */
 extern const struct probe_part part_ceilings, part_gemm, part_copies, part_zerocopy, part_flags,
-    part_posted, part_register, part_ipc, part_graphs;
+    part_posted, part_register, part_ipc, part_graphs, part_kernels;
 
 /* Notes why the measurement fails; returns -1. */
 int probe_fail(struct probe *probe, const char *format, ...) __attribute__((format(printf, 2, 3)));

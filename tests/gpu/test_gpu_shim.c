@@ -3,7 +3,7 @@
  * A race counts as caught when some order or landing gives an error or another result than the right
  * kernel's, which is computed here and not taken from the shim. */
 #include "gpu-engine/device/cuda/element.h"
-#include "tests/gpu/planted.h"
+#include "tests/gpu/shim/planted.h"
 #include "tests/gpu/shim/shim.h"
 
 #include <setjmp.h>
@@ -21,8 +21,7 @@ static void set_schedule(int i)
 {
     shim_set_schedule((struct shim_schedule){.order = (enum shim_order)(i / SHIM_LANDINGS),
                                              .landing = (enum shim_landing)(i % SHIM_LANDINGS),
-                                             .seed = 3,
-                                             .limit_ms = 300});
+                                             .seed = 3});
 }
 
 static void expect(uint32_t *out, enum planted planted)
@@ -99,7 +98,7 @@ static void test_endless_wait_is_ended(void **state)
 {
     uint32_t out[WORDS / 2], zeros[WORDS] = {0};
     (void)state;
-    set_schedule(0);
+    shim_set_schedule((struct shim_schedule){.limit_ms = 100});
     assert_int_not_equal(planted_words(out, zeros, PLANTED_ENDLESS), 0);
     assert_non_null(strstr(shim_error(), "limit"));
 }

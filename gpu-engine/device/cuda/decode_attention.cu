@@ -40,9 +40,8 @@ static __host__ __device__ inline struct decode_span decode_span(uint32_t ctx_le
 }
 
 template <int D>
-static __device__ __forceinline__ void warp_leave(struct decode_left<D> *left,
-                                                  const float o[D / 8][4], const float max[2],
-                                                  const float sum[2])
+static __device__ __forceinline__ void warp_leave(decode_left<D> *left, const float o[D / 8][4],
+                                                  const float max[2], const float sum[2])
 {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, row = lane / 4, at = 2 * (lane % 4);
 #pragma unroll
@@ -62,7 +61,7 @@ static __device__ __forceinline__ void warp_leave(struct decode_left<D> *left,
 /* Adds the warps' parts in order; writes the output where the piece is the only one, else a part. */
 template <int D, int TYPE>
 static __device__ __forceinline__ void block_leave(const struct decode_attention &a,
-                                                   const struct decode_left<D> *left, bool only)
+                                                   const decode_left<D> *left, bool only)
 {
     const uint32_t group = a.n_heads / a.kv.n_kv_heads, head = blockIdx.y * group;
     const uint32_t n_splits = gridDim.x;
@@ -102,7 +101,7 @@ static __global__ void __launch_bounds__(WARPS * 32)
     const uint32_t to = min((blockIdx.x + 1) * a.split_tokens, span.end);
     const uint32_t first[2] = {span.first, span.first}, end[2] = {to, to};
     const float scale_log2 = a.scale * 1.44269504f;
-    struct decode_ring<D> *ring = (struct decode_ring<D> *)shared_memory() + warp;
+    decode_ring<D> *ring = (decode_ring<D> *)shared_memory() + warp;
     uint32_t q[D / 16][4];
     float o[D / 8][4] = {}, max[2] = {-INFINITY, -INFINITY}, sum[2] = {}, alpha[2];
 
@@ -131,7 +130,7 @@ static __global__ void __launch_bounds__(WARPS * 32)
     }
     cp_async_wait<0>();
     __syncthreads(); /* the rings are read: the warps' parts go over them */
-    struct decode_left<D> *left = (struct decode_left<D> *)shared_memory();
+    decode_left<D> *left = (decode_left<D> *)shared_memory();
     warp_leave<D>(left, o, max, sum);
     __syncthreads();
     block_leave<D, TYPE>(a, left, span.split_end - span.split_first == 1);
@@ -173,8 +172,7 @@ template <int D, int TYPE>
 static int decode_launch(const struct decode_attention *a, cuda_stream stream)
 {
     const uint32_t n_splits = n_splits_of(a);
-    const size_t rings = WARPS * sizeof(struct decode_ring<D>),
-                 left = sizeof(struct decode_left<D>);
+    const size_t rings = WARPS * sizeof(decode_ring<D>), left = sizeof(decode_left<D>);
     const int rc =
         launch(decode_attention_kernel<D, TYPE>, dim3(n_splits, a->kv.n_kv_heads, a->n_seqs),
                WARPS * 32, rings > left ? rings : left, stream, *a);

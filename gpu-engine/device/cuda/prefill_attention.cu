@@ -70,7 +70,7 @@ static __global__ void __launch_bounds__(WARPS * 32)
     const struct prefill_rows rows = rows_of(a, c, warp_row);
     const uint32_t warp_end = c.pos + warp_row + ATTENTION_ROWS;
     const float scale_log2 = a.scale * 1.44269504f;
-    struct prefill_stage<D> *stages = (struct prefill_stage<D> *)shared_memory();
+    prefill_stage<D> *stages = (prefill_stage<D> *)shared_memory();
     uint32_t q[D / 16][4], token = seen / ATTENTION_FETCH * ATTENTION_FETCH;
     float o[D / 8][4] = {}, max[2] = {-INFINITY, -INFINITY}, sum[2] = {}, alpha[2];
 
@@ -79,7 +79,7 @@ static __global__ void __launch_bounds__(WARPS * 32)
     tile_fetch<D>(a.kv, table, head, token + mine, to, stages[0].k + mine, stages[0].v + mine);
     cp_async_commit();
     for (int stage = 0; token < to; token += TILE, stage ^= 1) {
-        struct prefill_stage<D> *now = stages + stage, *next = stages + (stage ^ 1);
+        prefill_stage<D> *now = stages + stage, *next = stages + (stage ^ 1);
         float s[TILE / 8][4];
         if (token + TILE < to)
             tile_fetch<D>(a.kv, table, head, token + TILE + mine, to, next->k + mine,
@@ -102,7 +102,7 @@ static int prefill_launch(const struct prefill_attention *a, cuda_stream stream)
 {
     const dim3 grid((a->rows_max + ROWS - 1) / ROWS, a->n_heads, a->n_chunks);
     return launch(prefill_attention_kernel<D, TYPE>, grid, WARPS * 32,
-                  STAGES * sizeof(struct prefill_stage<D>), stream, *a);
+                  STAGES * sizeof(prefill_stage<D>), stream, *a);
 }
 
 int prefill_attention(const struct prefill_attention *a, cuda_stream stream)

@@ -10,5 +10,6 @@ const struct check CHECKS[] = {
     {"swiglu", check_swiglu},
     {"embedding", check_embedding},
     {"gemv", check_gemv},
+    {"sampling", check_sampling},
 };
 const size_t N_CHECKS = sizeof CHECKS / sizeof CHECKS[0];

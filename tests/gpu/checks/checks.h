@@ -11,6 +11,7 @@ int check_pick_step(struct check_run *r);
 int check_prefill_attention(struct check_run *r);
 int check_rms_norm(struct check_run *r);
 int check_rotary_write(struct check_run *r);
+int check_sampling(struct check_run *r);
 int check_swiglu(struct check_run *r);
 
 #endif

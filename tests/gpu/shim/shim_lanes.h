@@ -12,7 +12,7 @@ template <typename T> static inline T shim_lane_value(shim_op op, unsigned mask,
 {
     T out;
     const shim_exchange *x = shim_warp(op, mask, &v, sizeof v);
-    memcpy(&out, x->lane[from & 31], sizeof out);
+    shim_lane(x, from, &out, sizeof out);
     return out;
 }
 template <typename T> static inline T __shfl_sync(unsigned mask, T v, int from, int width = 32)
@@ -39,8 +39,11 @@ static inline unsigned __ballot_sync(unsigned mask, int predicate)
     unsigned bits = 0;
     const unsigned mine = predicate != 0;
     const shim_exchange *x = shim_warp(SHIM_BALLOT, mask, &mine, sizeof mine);
-    for (int i = 0; i < 32; i++)
-        bits |= x->lane[i][0] << i;
+    for (int i = 0; i < 32; i++) {
+        unsigned bit;
+        shim_lane(x, i, &bit, sizeof bit);
+        bits |= bit << i;
+    }
     return bits;
 }
 static inline int __any_sync(unsigned mask, int predicate)

@@ -58,7 +58,7 @@ static inline void shim_ldmatrix_rows(const void *row, const uint16_t *rows[SHIM
         shim_fail("ldmatrix: a row's address is not a multiple of 16");
     const shim_exchange *x = shim_warp(SHIM_LDMATRIX, ~0u, &row, sizeof row);
     for (int i = 0; i < SHIM_WARP; i++)
-        memcpy(&rows[i], x->lane[i], sizeof rows[i]);
+        shim_lane(x, i, &rows[i], sizeof rows[i]);
 }
 
 /* Lane 8i+r names row r of matrix i; lane l gets elements 2(l%4), 2(l%4)+1 of row l/4. */
@@ -92,7 +92,7 @@ static inline void shim_mma(float d[4], const uint32_t a[4], const uint32_t b[2]
     memcpy(mine + 6, d, 16);
     mine[10] = is_bf16;
     const shim_exchange *x = shim_warp(SHIM_MMA, ~0u, mine, sizeof mine);
-    memcpy(d, x->lane[shim_current->lane], 16);
+    shim_lane(x, shim_current->lane, d, 16);
 }
 static inline void mma_bf16(float d[4], const uint32_t a[4], const uint32_t b[2])
 {

@@ -62,6 +62,9 @@ void shim_block_barrier(void);
 const struct shim_exchange *shim_warp(enum shim_op op, unsigned mask, const void *data,
                                       size_t bytes);
 
+/* What a lane brought or finds there; bytes: a multiple of 4. */
+void shim_lane(const struct shim_exchange *x, int lane, void *out, size_t bytes);
+
 /* Lets the others run. */
 void shim_yield(void);
 

@@ -1,6 +1,6 @@
 /* planted.cu - kernels with one mistake each, and their right form, for test_gpu_shim.c. */
 #include "gpu-engine/device/cuda/ptx.cuh"
-#include "tests/gpu/planted.h"
+#include "tests/gpu/shim/planted.h"
 
 enum { THREADS = 64 };
 

@@ -1,6 +1,6 @@
 /* planted.h - kernels with a mistake that can be chosen: what the shim must catch. */
-#ifndef OMNI_TESTS_GPU_PLANTED_H
-#define OMNI_TESTS_GPU_PLANTED_H
+#ifndef OMNI_TESTS_GPU_SHIM_PLANTED_H
+#define OMNI_TESTS_GPU_SHIM_PLANTED_H
 #include <stdint.h>
 
 #ifdef __cplusplus
