@@ -4,6 +4,7 @@
 
 #include "common/base/invariant.h"
 #include "gpu-engine/device/cpu/cpu_device.h"
+#include "gpu-engine/device/deadline.h"
 
 static bool group_in_arena(const struct cpu_slot *slot, uint32_t group)
 {
@@ -142,7 +143,8 @@ static void post_part(struct device *d, struct cpu_sweep *s, const struct cpu_ba
         .layer = l,
         .n_q = slot->n_q,
         .pos = slot->pos,
-        .deadline_ns = s->done.start_ns + (b == 0 ? s->arrivals : s->arrivals_b)[l],
+        .deadline_ns = deadline_ns(s->done.start_ns, s->layers, s->arrivals,
+                                   b == 0 ? s->arrivals : s->arrivals_b, l),
         .sweep = s->in.seq,
     };
 

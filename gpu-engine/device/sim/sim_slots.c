@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "common/base/invariant.h"
+#include "gpu-engine/device/deadline.h"
 #include "gpu-engine/device/sim/sim_device.h"
 
 /* ---- Leaving and entering -------------------------------------------------------------------- */
@@ -114,8 +115,9 @@ void sim_slots_post(struct device *d, struct sim_sweep *s, const struct device_s
     if (a->n == 0)
         return;
     d->clock->device_ns += (uint64_t)(d->timing->post_ns * a->n_rows);
+    uint64_t deadline = deadline_ns(s->done.start_ns, s->layers, in->arrival_ns, arrival_ns, l);
     for (uint32_t i = 0; i < a->n; i++)
-        post(d, s, in, a->slots[i], l, s->done.start_ns + arrival_ns[l]);
+        post(d, s, in, a->slots[i], l, deadline);
     d->config.exchange->ops->flush(d->config.exchange);
     a->n = a->n_rows = 0;
 }

@@ -340,6 +340,8 @@ void sim_sweep_walk(struct device *d, struct sim_sweep *s, const struct device_s
                                    .layer = s->layers,
                                    .picked = s->picked,
                                    .out = s->out};
+    for (uint32_t l = 0; l < d->n_layers; l++)
+        s->layers[l].proj_ns = 0;
     s->idle_ns = 0;
     d->p_left = in->p_total;
     d->wait_left_ns = in->wait_total_ns;
