@@ -114,8 +114,6 @@ static void count_best_effort(struct plan *p, const struct sched_seq *s)
     sums->n_returning += s->place == SCHED_RETURNING;
     sums->n_elsewhere += s->place == SCHED_ELSEWHERE;
     sums->yieldable_blocks += s->place == SCHED_DEVICE ? s->n_freed : 0;
-    sums->be_in += s->n_kv + s->n_todo;
-    sums->be_out += sched_likely(s);
     sums->be_decode_tokens += sched_is_decode(s) ? s->n_kv : 0;
     sums->be_decode_rest += sched_is_decode(s) ? sched_likely(s) : 0;
     if (s->place != SCHED_ARENA)
@@ -152,6 +150,10 @@ static void sort_in(struct plan *p, uint32_t seq, uint32_t starved_before[PLAN_G
     p->sums.n[group]++;
     if (!s->latency_sensitive)
         note_starved(p, group, seq, list->tail, starved_before);
+    if (group == PLAN_BE_PREFILL) {
+        p->sums.prompt_in += s->n_kv + s->n_todo;
+        p->sums.prompt_out += sched_likely(s);
+    }
     if (group == PLAN_LS_PREFILL)
         insert_by_due(p, list, seq);
     else

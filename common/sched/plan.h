@@ -49,7 +49,7 @@ struct plan_sums {
     uint32_t yieldable_blocks;                     /* best effort could give up now */
     uint64_t ls_promise;                           /* blocks that latency-sensitive ones may need */
     uint64_t resident_tokens[LATENCY_WORKERS_MAX]; /* KV of residents, by worker */
-    uint64_t be_in, be_out;    /* best effort's tokens known, and still likely */
+    uint64_t prompt_in, prompt_out; /* of best-effort prompts: all tokens, likely output */
     uint64_t be_decode_rest;   /* output that its decodes on the device will likely still make */
     uint64_t be_decode_tokens; /* KV of its decodes on the device */
 };

@@ -101,12 +101,15 @@ static double best_effort_budget_ns(const struct omni *o)
                 fmax(time_share(o) * o->budget_ns, ls_ns));
 }
 
-/* Output that a prompt's token makes possible. */
+/* Output that a prompt's token makes possible.  Of prompts alone: what decodes have made already
+ * and still will says nothing of what the next prompt costs and brings. */
 static double output_per_row(const struct omni *o)
 {
     const struct plan_sums *sums = &o->p.sums;
 
-    return sums->be_in > 0 ? o->prompt_worth * (double)sums->be_out / (double)sums->be_in : 0;
+    return sums->prompt_in > 0
+               ? o->prompt_worth * (double)sums->prompt_out / (double)sums->prompt_in
+               : 0;
 }
 
 /* ---- One batch or two ------------------------------------------------------------------------ */

@@ -8,8 +8,9 @@
 /* Worth by which one place must beat the other before anything moves: what is predicted of workers
  * is that uncertain, and a move costs its copy. */
 #define PLACE_MARGIN 0.1
-/* What happens later is not counted when it is asked whether a prompt pays. */
-#define HORIZON_NS 180e9
+/* What happens later is not counted when it is asked whether a prompt pays.  Best effort is for
+ * tokens per hour: a resident that moves a layer a sweep takes so long for what repays its prompt. */
+#define HORIZON_NS 3600e9
 
 /* ---- Workers --------------------------------------------------------------------------------- */
 
@@ -169,9 +170,8 @@ static bool pays(const struct omni *o, double more_per_ns, double others_per_ns)
 {
     const struct plan *p = &o->p;
     const struct plan_sums *sums = &p->sums;
-    double n = sums->n[PLAN_BE_PREFILL] + sums->n[PLAN_BE_DECODE] + sums->n[PLAN_RESIDENT] +
-               sums->n_under_way + sums->n_leaving + sums->n_returning;
-    double out = n > 0 ? (double)sums->be_out / n : 0, in = n > 0 ? (double)sums->be_in / n : 0;
+    double n = fmax(1, sums->n[PLAN_BE_PREFILL]);
+    double in = (double)sums->prompt_in / n, out = (double)sums->prompt_out / n;
 
     return fmin(out, more_per_ns * HORIZON_NS) > in * omni_row_ns(o) * others_per_ns;
 }

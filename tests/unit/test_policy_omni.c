@@ -147,7 +147,8 @@ static void test_best_effort_chunk_has_most_rows_per_time(void **state)
     }
 }
 
-/* Beside decodes a chunk is worth the output that it makes possible, and costs them time. */
+/* Beside decodes a chunk is worth the output that it makes possible, and costs them time.  What the
+ * decodes have made and will make does not count. */
 static void test_best_effort_chunk_is_worth_most_beside_decodes(void **state)
 {
     (void)state;
@@ -156,12 +157,12 @@ static void test_best_effort_chunk_is_worth_most_beside_decodes(void **state)
         for (uint32_t i = 0; i < 10; i++)
             f.seqs[i].tpot_slo_ns = 200 * ms;
         for (uint32_t i = 0; i < 30; i++)
-            fixture_add(&f, 1, SCHED_DEVICE, 300)->n_rest = n_rest;
+            fixture_add(&f, 1, SCHED_DEVICE, 300)->n_rest = 1 + 4000 / n_rest;
         fixture_add(&f, 1, SCHED_WAITING, 2000)->n_rest = n_rest;
         f.state.n_free_blocks = 10000 + 2 * 126; /* for chats, and two prompts: decodes count */
         decide();
         uint32_t n = rows_of(&d, 40);
-        double per_row = 31.0 * n_rest / (30 * 301 + 2000), best = 0;
+        double per_row = n_rest / 2000.0, best = 0;
         struct latency_load decodes = {0};
         for (uint32_t i = 0; i < 40; i++)
             latency_load_add_decode(&f.latency, &decodes, 301, true);
@@ -483,6 +484,26 @@ static void test_surplus_residents_come_back_before_prompts_begin(void **state)
     }
 }
 
+/* Without riding a resident makes a token in as many sweeps as there are layers.  That repays a
+ * prompt beside a hundred decodes only in many minutes, and only if its output is long enough. */
+static void test_a_resident_has_an_hour_to_repay_its_prompt(void **state)
+{
+    (void)state;
+    for (uint32_t is_long = 0; is_long < 2; is_long++) {
+        with_chats();
+        f.limits.params.without = SCHED_WITHOUT_RIDING;
+        for (uint32_t i = 0; i < 100; i++)
+            fixture_add(&f, 1, SCHED_DEVICE, 300);
+        for (uint32_t i = 0; i < 8; i++)
+            fixture_add(&f, 1, SCHED_ARENA, 3000);
+        fixture_add(&f, 1, SCHED_WAITING, 8000)->n_rest = is_long ? 2000 : 200;
+        f.workers[0].n_resident = 8;
+        f.latency.worker[0].bytes_per_ns = f.latency.worker[1].bytes_per_ns = 500;
+        decide();
+        assert_int_equal(d.n_in, is_long ? 0 : f.limits.copies_max);
+    }
+}
+
 /* Attention that takes most of a sweep, and workers that have time: workers first, one a sweep. */
 static void test_dear_attention_sends_best_effort_to_workers(void **state)
 {
@@ -667,6 +688,7 @@ int main(void)
         cmocka_unit_test(test_the_newest_leave_room_for_the_next_prompt),
         cmocka_unit_test(test_a_resident_comes_back_settled_and_when_nobody_waits),
         cmocka_unit_test(test_surplus_residents_come_back_before_prompts_begin),
+        cmocka_unit_test(test_a_resident_has_an_hour_to_repay_its_prompt),
         cmocka_unit_test(test_dear_attention_sends_best_effort_to_workers),
         cmocka_unit_test(test_returned_rows_stay_within_the_dense_budget),
         cmocka_unit_test(test_two_batches_where_the_window_is_worth_it),

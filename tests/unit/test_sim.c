@@ -184,18 +184,21 @@ static void stream_decodes_at_the_pace_of_the_host_link(void **state)
     assert_true((double)be_tokens(&o) > 1.3 * (double)slow_tokens);
 }
 
+/* Long outputs: more residents than workers have time for, so that the order matters. */
 static void jobs_without_deadlines_ride_less(void **state)
 {
     struct sim_options o = crowded("omni");
+    struct error err;
 
     (void)state;
+    assert_int_equal(sim_lengths_parse(&o.load.be, "1000/2000", 0, &err), 0);
     o.prefilled = true;
     o.prefilled_pct = 40;
     run(&o);
     uint64_t ridden = result.stats[ENGINE_STAT_JOBS_RIDDEN];
     o.no_deadlines = true;
     run(&o);
-    assert_true((double)result.stats[ENGINE_STAT_JOBS_RIDDEN] < 0.9 * (double)ridden);
+    assert_true((double)result.stats[ENGINE_STAT_JOBS_RIDDEN] < 0.7 * (double)ridden);
 }
 
 static void parameters_reach_the_policy(void **state)
