@@ -56,3 +56,7 @@ omni_test(test_gpu_shim fast LIBS omni_cuda_planted omni_cuda_shim omni_kv stdc+
 if(OMNI_SANITIZE MATCHES thread)
   target_compile_definitions(test_gpu_shim PRIVATE SHIM_TEST_TSAN)
 endif()
+if(OMNI_SANITIZE MATCHES thread)
+  # Each CUDA thread is a thread to it, at every switch: many times slower than all others.
+  set_tests_properties(test_gpu_kernels PROPERTIES LABELS full TIMEOUT 1800)
+endif()
