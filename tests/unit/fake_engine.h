@@ -41,7 +41,7 @@ struct fake_engine {
 
     pthread_mutex_t lock;              /* guards what follows */
     uint32_t order[FAKE_REQUESTS_MAX]; /* class_index of each submit, in order */
-    char tenants[FAKE_REQUESTS_MAX]; /* first letter of each submit's tenant; '-': none */
+    char tenants[FAKE_REQUESTS_MAX];   /* first letter of each submit's tenant; '-': none */
     uint64_t last_seed;
     uint32_t last_n_prompt, last_worker;
     bool last_has_worker;
