@@ -19,9 +19,7 @@ static void reload(int argc, char **argv)
 {
     static const char *const reloadable[] = {"log.level", NULL};
 
-    process_notify("RELOADING=1");
-    if (config_reload(&config, &program, reloadable, argc, argv) >= 0)
-        log_set_level((enum log_level)config.log_level);
+    process_reload(&config, &program, reloadable, argc, argv);
     process_notify("READY=1");
 }
 

@@ -21,11 +21,8 @@ static void reload(struct router *r, int argc, char **argv)
     static const char *const reloadable[] = {"log.level", "router.result_keep_s",
                                              "router.slow_client_ms", NULL};
 
-    process_notify("RELOADING=1");
-    if (config_reload(&config, &program, reloadable, argc, argv) >= 0) {
-        log_set_level((enum log_level)config.log_level);
+    if (process_reload(&config, &program, reloadable, argc, argv) >= 0)
         router_reconfigure(r, &config);
-    }
     process_notify("READY=1");
 }
 

@@ -16,6 +16,9 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "common/base/config.h"
+#include "common/base/log.h"
+
 /* Signal handlers have no argument: these are what they must reach. */
 static _Atomic int stop_requested;
 static _Atomic int reload_requested;
@@ -315,4 +318,16 @@ int process_begin(int *fd, struct error *err)
         return error_set(err, rc, "cannot catch signals");
     rc = process_follow_supervisor();
     return rc == 0 ? 0 : error_set(err, rc, "the supervisor has ended");
+}
+
+int process_reload(struct omni_config *c, const struct config_program *program,
+                   const char *const *reloadable, int argc, char **argv)
+{
+    int n_changed;
+
+    process_notify("RELOADING=1");
+    n_changed = config_reload(c, program, reloadable, argc, argv);
+    if (n_changed >= 0)
+        log_set_level((enum log_level)c->log_level);
+    return n_changed;
 }

@@ -41,6 +41,14 @@ void process_request_stop(void);
  * this sentence.  0, also without a manager; -errno. */
 int process_notify(const char *state);
 
+struct omni_config;
+struct config_program;
+
+/* At SIGHUP: says RELOADING=1, does config_reload, and logs at the level that holds now.  The caller
+ * says READY=1 when it has taken up the rest.  As config_reload. */
+int process_reload(struct omni_config *c, const struct config_program *program,
+                   const char *const *reloadable, int argc, char **argv);
+
 /* umask 0177: files, sockets and segments are for this uid alone. */
 void process_private_files(void);
 
