@@ -13,15 +13,15 @@ set(device_dir ${CMAKE_SOURCE_DIR}/gpu-engine/device)
 set(cuda_dir ${CMAKE_SOURCE_DIR}/gpu-engine/device/cuda)
 set(shim_dir ${CMAKE_CURRENT_SOURCE_DIR}/shim)
 file(GLOB cuda_kernels CONFIGURE_DEPENDS ${cuda_dir}/*.cu)
-file(GLOB cuda_host CONFIGURE_DEPENDS ${cuda_dir}/*.c)
+file(GLOB cuda_host CONFIGURE_DEPENDS ${cuda_dir}/*_ref.c ${cuda_dir}/cuda_kv.c ${cuda_dir}/job_slots_check.c)
 set(shim_flags -std=c++17 -Wall -Wextra -Wno-unknown-pragmas -Werror -ffp-contract=off)
 if(OMNI_SANITIZE MATCHES thread)
   list(APPEND shim_flags -Wno-tsan) # it does not know fences: the host's side is not running here
 endif()
 
 # Switches stacks and speaks to the sanitizers itself, so it is not instrumented.
-add_library(omni_cuda_shim STATIC shim/fiber.cpp shim/shim.cpp)
-target_include_directories(omni_cuda_shim PRIVATE ${CMAKE_SOURCE_DIR})
+add_library(omni_cuda_shim STATIC shim/fiber.cpp shim/shim.cpp shim/runtime_memory.cpp shim/runtime_stream.cpp)
+target_include_directories(omni_cuda_shim PUBLIC ${CMAKE_SOURCE_DIR} ${shim_dir})
 target_compile_options(omni_cuda_shim PRIVATE ${shim_flags})
 if(OMNI_SANITIZE MATCHES address)
   target_compile_definitions(omni_cuda_shim PRIVATE SHIM_ASAN)
@@ -60,3 +60,5 @@ if(OMNI_SANITIZE MATCHES thread)
   # Each CUDA thread is a thread to it: 15 s of a core, and more on a busy machine.
   set_tests_properties(test_gpu_kernels PROPERTIES LABELS full TIMEOUT 1800)
 endif()
+
+omni_test(test_gpu_runtime fast LIBS omni_cuda_shim omni_kv stdc++ SOURCES test_gpu_runtime.c)

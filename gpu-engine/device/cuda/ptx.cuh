@@ -146,7 +146,7 @@ static __device__ __forceinline__ float f16_to_float(uint16_t h)
 
 /* ---- 16-bit elements of a type that is known when the kernel is compiled --------------------------- */
 
-static __device__ __forceinline__ uint16_t float_to_bf16(float f)
+static __device__ __forceinline__ uint16_t f32_to_bf16(float f)
 {
     const uint32_t bits = __float_as_uint(f);
     if ((bits & 0x7fffffffu) > 0x7f800000u)
@@ -159,7 +159,7 @@ template <int TYPE> static __device__ __forceinline__ float element_load(uint32_
 }
 template <int TYPE> static __device__ __forceinline__ uint16_t element_round(float f)
 {
-    return TYPE == KV_TYPE_BF16 ? float_to_bf16(f) : float_to_f16(f);
+    return TYPE == KV_TYPE_BF16 ? f32_to_bf16(f) : float_to_f16(f);
 }
 template <int TYPE> static __device__ __forceinline__ uint32_t element_pair(float low, float high)
 {

@@ -1,4 +1,5 @@
-/* cuda_runtime.h - stand-in for NVIDIA's, for kernels that run on the CPU (shim.h).
+/* cuda_runtime.h - stand-in for NVIDIA's, for kernels that run on the CPU (shim.h); the host's side of
+ * it is cuda_runtime_api.h.
  *
  * It has what the kernels of this project use, under NVIDIA's names and with NVIDIA's meaning; a
  * kernel that needs more does not compile here, which is the time to add it.  Functions that a warp
@@ -10,6 +11,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "tests/gpu/shim/runtime.h"
 #include "tests/gpu/shim/shim_thread.h"
 
 #define __global__
@@ -49,14 +51,6 @@ static inline float4 make_float4(float x, float y, float z, float w)
     return {x, y, z, w};
 }
 
-typedef struct CUstream_st *cudaStream_t;
-enum cudaError_t {
-    cudaSuccess = 0,
-    cudaErrorInvalidValue = 1,
-    cudaErrorInvalidConfiguration = 9,
-    cudaErrorLaunchFailure = 719,
-    cudaErrorNotSupported = 801,
-};
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 struct cudaLaunchAttribute;
 struct cudaLaunchConfig_t {
@@ -72,15 +66,19 @@ template <typename F> static inline cudaError_t cudaFuncSetAttribute(F *, cudaFu
     return cudaSuccess;
 }
 
+/* Arguments are copied as a launch copies them: a graph replays them. */
 template <typename... P, typename... A>
 static inline cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t *c, void (*kernel)(P...),
                                              A... args)
 {
-    auto body = [&] { kernel(args...); };
-    const shim_body call = {[](void *b) { (*(decltype(body) *)b)(); }, &body};
-    return shim_launch(c->gridDim, c->blockDim, c->dynamicSmemBytes, call) == 0
-               ? cudaSuccess
-               : cudaErrorLaunchFailure;
+    const cudaLaunchConfig_t config = *c;
+    return shim_enqueue(c->stream, [=] {
+        auto body = [&] { kernel(args...); };
+        const shim_body call = {[](void *b) { (*(decltype(body) *)b)(); }, &body};
+        return shim_launch(config.gridDim, config.blockDim, config.dynamicSmemBytes, call) == 0
+                   ? cudaSuccess
+                   : cudaErrorLaunchFailure;
+    });
 }
 
 /* threadIdx and its like: objects whose parts are looked up when they are read. */
