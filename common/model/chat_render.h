@@ -14,4 +14,8 @@ struct chat_sink {
 void chat_render(const struct chat_template *c, const struct chat_message *messages,
                  uint32_t n_messages, bool add_prompt, struct chat_sink *s);
 
+/* The same for CHAT_CHATML (chat_chatml.c). */
+void chat_render_chatml(const struct chat_template *c, const struct chat_message *messages,
+                        uint32_t n_messages, bool add_prompt, struct chat_sink *s);
+
 #endif

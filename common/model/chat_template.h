@@ -3,12 +3,13 @@
  * Templates in model files are Jinja programs.  They are not run: the form is recognised by its
  * marks, its details (a space here, the system message there) are read off the template's text, and
  * the forms that are known are written in chat_render.c:
- *     ChatML    <|im_start|>role\ncontent<|im_end|>\n ...          Qwen, SmolLM, Yi
+ *     ChatML    <|im_start|>role\ncontent<|im_end|>\n ...          Qwen, SmolLM, Yi; Phi-4
  *     Inst      [INST] user [/INST] assistant</s> ...              Llama 2, Mistral
  *     Llama 3   <|start_header_id|>role<|end_header_id|>\n\ncontent<|eot_id|> ...
  *     Phi-3     <|role|>\ncontent<|end|>\n ...
- * Where a template asks for today's date it gets the one that it names itself (Llama 3.1 and 3.2):
- * the same conversation is the same prompt on every day.  Immutable after open; any thread. */
+ * Where a template asks for today's date it gets the one that it names itself (Llama 3.1 and 3.2),
+ * or none (SmolLM3): the same conversation is the same prompt on every day.  Immutable after open;
+ * any thread. */
 #ifndef OMNI_COMMON_MODEL_CHAT_TEMPLATE_H
 #define OMNI_COMMON_MODEL_CHAT_TEMPLATE_H
 
@@ -16,34 +17,47 @@
 
 enum chat_format { CHAT_CHATML, CHAT_INST, CHAT_LLAMA3, CHAT_PHI3 };
 
-/* Where CHAT_INST puts a system message. */
+/* Where a system message goes. */
 enum chat_system {
     CHAT_SYSTEM_REFUSED,
-    CHAT_SYSTEM_TAGS,  /* between <<SYS>> marks in the first user message */
-    CHAT_SYSTEM_FIRST, /* in front of the first user message, an empty line between */
-    CHAT_SYSTEM_LAST   /* likewise, of the last */
+    CHAT_SYSTEM_TURN,  /* CHATML, PHI3: a turn of its own */
+    CHAT_SYSTEM_BARE,  /* CHATML: its text alone, before the first turn */
+    CHAT_SYSTEM_TAGS,  /* INST: between <<SYS>> marks in the first user message */
+    CHAT_SYSTEM_FIRST, /* INST: in front of the first user message, an empty line between */
+    CHAT_SYSTEM_LAST   /* INST: likewise, of the last */
 };
 
-enum { CHAT_SYSTEM_BYTES_MAX = 1024, CHAT_TOKEN_BYTES_MAX = 48 };
+enum { CHAT_LITERAL_BYTES_MAX = 2048, CHAT_TOKEN_BYTES_MAX = 48 };
+
+/* Text that a template has in quotes.  n 0: none. */
+struct chat_literal {
+    uint32_t n;
+    char bytes[CHAT_LITERAL_BYTES_MAX];
+};
 
 struct chat_template {
     enum chat_format format;
-    bool bos_first;                     /* the prompt begins with BOS */
-    bool refuses_tools;                 /* the template treats role "tool" in a way of its own */
-    uint32_t n_system;                  /* bytes of system; 0: none is added */
-    char system[CHAT_SYSTEM_BYTES_MAX]; /* CHATML: in front when the first message is not "system";
-                                           LLAMA3: what every system message begins with */
+    bool bos_first;             /* the prompt begins with BOS */
+    bool refuses_tools;         /* the template treats role "tool" in a way of its own */
+    struct chat_literal system; /* CHATML: in front when the first message is not "system";
+                                   LLAMA3: what every system message begins with */
     char bos[CHAT_TOKEN_BYTES_MAX], eos[CHAT_TOKEN_BYTES_MAX]; /* by name; "" if there is none */
     char opening[CHAT_TOKEN_BYTES_MAX]; /* CHATML: what an answer begins with, beside its role */
-    bool drops_thoughts;                /* CHATML: up to </think>, of answers that are given back */
-    bool thinks_last;                   /* CHATML: a last answer has its thoughts, be they empty */
-    bool bos_each;                      /* INST: BOS before every [INST], not only the first */
+    bool separator;      /* CHATML: <|im_sep|> behind the role, and no line ends (Phi-4) */
+    bool drops_thoughts; /* CHATML: up to </think>, of answers that are given back */
+    bool thinks_last;    /* CHATML: a last answer has its thoughts, be they empty */
+    bool two_modes;      /* CHATML: SmolLM3's system turn, which says whether to think; then
+                                   system is what it says where there is no message ... */
+    struct chat_literal unthinking; /* ... and this when it shall not think */
+    bool overrides;                 /* SmolLM3: knows /system_override */
+    bool names_roles;               /* CHATML: roles but system, user, assistant are left out */
+    bool bos_each;                  /* INST: BOS before every [INST], not only the first */
     bool space_before, space_inside, space_close; /* INST: " [INST]", "[INST] x", "x [/INST]" */
     bool space_answer, space_eos, space_after;    /* INST: " answer", "answer </s>", "</s> " */
     bool trim_user, trim_answer;
-    enum chat_system system_place; /* INST; PHI3: refused or not */
-    bool newline;                  /* PHI3: behind <|role|> and <|end|> */
-    bool in_turn;     /* PHI3: the template itself opens the answer behind every user message */
+    enum chat_system system_place;
+    bool newline; /* PHI3: behind <|role|> and <|end|> */
+    bool in_turn; /* CHATML, PHI3: an answer is opened behind every user message, asked or not */
     bool skips_empty; /* PHI3: an empty system message */
     bool eos_last;    /* PHI3: EOS where no answer is asked for */
 };

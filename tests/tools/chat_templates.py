@@ -4,8 +4,9 @@
     chat_templates.py OUT.json [FOLDER]
 
 FOLDER: further templates, one *.jinja each (those that come with models, say); OUT.json then has them as well.
-Without it the templates below are rendered: the models' own where they are short, and for Qwen 3 and Llama 3.1, whose
-own are mostly about tools, the part that a conversation without tools runs through.  Made with jinja2 3.1.6.
+Without it the templates below are rendered: the models' own where they are short, and for Qwen 3, Llama 3.1 and
+SmolLM3, whose own are mostly about tools, the part that a conversation without tools runs through.  A line with today's
+date is left out, as ours leaves it out.  Made with jinja2 3.1.6.
 """
 import glob
 import json
@@ -29,6 +30,82 @@ TEMPLATES = {
         "{% if not add_generation_prompt is defined %}{% set add_generation_prompt = false %}{% endif %}"
         "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' "
         "+ '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"),
+    "yi-1.5": (
+        "{% if messages[0]['role'] == 'system' %}{% set system_message = messages[0]['content'] %}{% endif %}"
+        "{% if system_message is defined %}{{ system_message }}{% endif %}{% for message in messages %}"
+        "{% set content = message['content'] %}{% if message['role'] == 'user' %}"
+        "{{ '<|im_start|>user\\n' + content + '<|im_end|>\\n<|im_start|>assistant\\n' }}"
+        "{% elif message['role'] == 'assistant' %}{{ content + '<|im_end|>' + '\\n' }}{% endif %}{% endfor %}"),
+    # What LLaMA-Factory writes for models that it tuned.
+    "chatml-in-turn": (
+        "{% set system_message = 'You are a helpful assistant.' %}{% if messages[0]['role'] == 'system' %}"
+        "{% set system_message = messages[0]['content'] %}{% endif %}{% if system_message is defined %}"
+        "{{ '<|im_start|>system\\n' + system_message + '<|im_end|>\\n' }}{% endif %}{% for message in messages %}"
+        "{% set content = message['content'] %}{% if message['role'] == 'user' %}"
+        "{{ '<|im_start|>user\\n' + content + '<|im_end|>\\n<|im_start|>assistant\\n' }}"
+        "{% elif message['role'] == 'assistant' %}{{ content + '<|im_end|>' + '\\n' }}{% endif %}{% endfor %}"),
+    "chatml-bos": (
+        "{{ bos_token }}{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + "
+        "'<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"),
+    "smollm3": r"""{%- if enable_thinking is not defined -%}
+{%- set enable_thinking = true -%}
+{%- endif -%}
+{%- if enable_thinking -%}
+  {%- set reasoning_mode = "/think" -%}
+{%- else -%}
+  {%- set reasoning_mode = "/no_think" -%}
+{%- endif -%}
+{{- "<|im_start|>system\n" -}}
+{%- if messages[0].role == "system" -%}
+  {%- set system_message = messages[0].content -%}
+  {%- if "/no_think" in system_message -%}
+    {%- set reasoning_mode = "/no_think" -%}
+  {%- elif "/think" in system_message -%}
+    {%- set reasoning_mode = "/think" -%}
+  {%- endif -%}
+  {%- set custom_instructions = system_message.replace("/no_think", "").replace("/think", "").rstrip() -%}
+{%- endif -%}
+{%- if "/system_override" in system_message -%}
+  {{- custom_instructions.replace("/system_override", "").rstrip() -}}
+  {{- "<|im_end|>\n" -}}
+{%- else -%}
+  {{- "## Metadata\n\n" -}}
+  {{- "Knowledge Cutoff Date: June 2025\n" -}}
+  {%- set today = strftime_now("%d %B %Y") -%}
+  {{- "Today Date: " ~ today ~ "\n" -}}
+  {{- "Reasoning Mode: " + reasoning_mode + "\n\n" -}}
+  {{- "## Custom Instructions\n\n" -}}
+  {%- if custom_instructions -%}
+    {{- custom_instructions + "\n\n" -}}
+  {%- elif reasoning_mode == "/think" -%}
+    {{- "You are a helpful AI assistant named SmolLM, trained by Hugging Face. Your role as an assistant involves thoroughly exploring questions through a systematic thinking process. Please structure your response into two main sections: Thought and Solution using the specified format: <think> Thought section </think> Solution section.\n\n" -}}
+  {%- else -%}
+    {{- "You are a helpful AI assistant named SmolLM, trained by Hugging Face.\n\n" -}}
+  {%- endif -%}
+  {{- "<|im_end|>\n" -}}
+{%- endif -%}
+{%- for message in messages -%}
+    {%- set content = message.content if message.content is string else "" -%}
+    {%- if message.role == "user" -%}
+        {{ "<|im_start|>" + message.role + "\n"  + content + "<|im_end|>\n" }}
+    {%- elif message.role == "assistant" -%}
+        {%- if reasoning_mode == "/think" -%}
+            {{ "<|im_start|>assistant\n" + content.lstrip("\n") + "<|im_end|>\n" }}
+        {%- else -%}
+            {{ "<|im_start|>assistant\n" + "<think>\n\n</think>\n" + content.lstrip("\n") + "<|im_end|>\n" }}
+        {%- endif -%}
+    {%- elif message.role == "tool" -%}
+    {{ "<|im_start|>" + "user\n"  + content + "<|im_end|>\n" }}
+    {%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+    {%- if reasoning_mode == "/think" -%}
+        {{ "<|im_start|>assistant\n" }}
+    {%- else -%}
+        {{ "<|im_start|>assistant\n" + "<think>\n\n</think>\n"  }}
+    {%- endif -%}
+{%- endif -%}
+""",
     "qwen2": (
         "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
         "{{ '<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n' }}{% endif %}"
@@ -148,9 +225,23 @@ TEMPLATES = {
         "{{'<|user|>\n' + message['content'] + '<|end|>\n'}}{% elif message['role'] == 'assistant' %}"
         "{{'<|assistant|>\n' + message['content'] + '<|end|>\n'}}{% endif %}{% endfor %}"
         "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}"),
+    "phi4": (
+        "{% for message in messages %}{% if (message['role'] == 'system') %}{{'<|im_start|>system<|im_sep|>' + "
+        "message['content'] + '<|im_end|>'}}{% elif (message['role'] == 'user') %}{{'<|im_start|>user<|im_sep|>' + "
+        "message['content'] + '<|im_end|>'}}{% elif (message['role'] == 'assistant') %}"
+        "{{'<|im_start|>assistant<|im_sep|>' + message['content'] + '<|im_end|>'}}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant<|im_sep|>' }}{% endif %}"),
+    "phi4-reasoning": (
+        "<|im_start|>system<|im_sep|>You are Phi, a language model trained by Microsoft to help users.<|im_end|>"
+        "{% for message in messages %}{% if (message['role'] == 'user') %}{{'<|im_start|>user<|im_sep|>' + "
+        "message['content'] + '<|im_end|>'}}{% elif (message['role'] == 'assistant') %}"
+        "{{'<|im_start|>assistant<|im_sep|>' + message['content'] + '<|im_end|>'}}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant<|im_sep|>' }}{% endif %}"),
     "phi4-mini": (
-        "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
-        "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% else %}{{ eos_token }}{% endif %}"),
+        "{% for message in messages %}{% if message['role'] == 'system' and 'tools' in message and "
+        "message['tools'] is not none %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|tool|>' + "
+        "message['tools'] + '<|/tool|>' + '<|end|>' }}{% else %}"
+        "{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% else %}{{ eos_token }}{% endif %}"),
 }
 
 
@@ -210,12 +301,25 @@ CONVERSATIONS = [
     turns((SYSTEM, "s"), (ASSISTANT, "a"), (USER, "u")),
     turns((USER, "Hi"), (ASSISTANT, "Yo"), (ASSISTANT, "more")),
     turns((USER, "Hi"), (SYSTEM, "late"), (USER, "Yo")),
+    turns((USER, "Hi"), ("narrator", "aside"), (USER, "Yo")),
+    turns((SYSTEM, "one"), (SYSTEM, "two"), (USER, "u")),
+    # Switches of SmolLM3; text to all others.
+    turns((SYSTEM, "Be brief. /no_think"), (USER, "Hi"), (ASSISTANT, "\n\nYo"), (USER, "Why?")),
+    turns((SYSTEM, "/think Be /no_think brief.\n/no_think \u00a0/think\n"), (USER, "Hi")),
+    turns((SYSTEM, "/no_think"), (USER, "Hi")),
+    turns((SYSTEM, "I say it all. /system_override /think"), (USER, "Hi"), (ASSISTANT, "\nYo"), (USER, "Why?")),
 ]
 ENDS_WITH_ANSWER = [
     turns((USER, "Hi"), (ASSISTANT, "Yo")),
-    turns((SYSTEM, "s"), (USER, "a"), (ASSISTANT, "b"), (USER, "c"), (ASSISTANT, " d ")),
+    turns((SYSTEM, "Be kind."), (USER, "a"), (ASSISTANT, "b"), (USER, "c"), (ASSISTANT, " d ")),
     turns((USER, "a"), (ASSISTANT, "<think>\nhm\n</think>\n\nyes")),
+    turns((SYSTEM, "/no_think"), (USER, "a"), (ASSISTANT, "<think>\n\n</think>\n\nyes")),
+    turns((USER, "a"), (ASSISTANT, "<think>\nhm\n</think>\n\nyes"), (ASSISTANT, "<think>oh</think>and no")),
+    turns((ASSISTANT, "<think>\nhm\n</think>\n\nyes")),
 ]
+
+
+TODAY = "(today)"
 
 
 def raise_exception(message):
@@ -225,9 +329,12 @@ def raise_exception(message):
 def render(template, messages, prompt, bos, eos):
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
     environment.globals["raise_exception"] = raise_exception
+    if "strftime_now is defined" not in template:
+        environment.globals["strftime_now"] = lambda form: TODAY
     try:
-        return {"text": environment.from_string(template).render(messages=messages, add_generation_prompt=prompt,
-                                                                 bos_token=bos, eos_token=eos)}
+        text = environment.from_string(template).render(messages=messages, add_generation_prompt=prompt, bos_token=bos,
+                                                        eos_token=eos)
+        return {"text": text.replace(f"Today Date: {TODAY}\n", "")}
     except TemplateError as error:
         return {"error": str(error)}
 
@@ -250,8 +357,15 @@ def misrendered(name, case, messages):
         return None
     if name == "phi3-first" and not in_turn(messages):
         return "opens an answer behind every user message, and knows no system"
-    left_out = [m for m in messages if m["content"].strip() and m["content"].strip() not in case["text"] and
-                "</think>" not in m["content"]]
+    if name in ("yi-1.5", "chatml-in-turn") and not in_turn(messages[messages[0]["role"] == "system":]):
+        return "opens an answer behind every user message, and none elsewhere"
+    if name == "phi4-mini" and any(m["role"] not in (SYSTEM, USER, ASSISTANT) for m in messages):
+        return "makes a control token of every role"
+    if name == "phi4-reasoning" and any(m["role"] == SYSTEM for m in messages):
+        return "leaves out system"
+    two_modes = "smollm3" in name.lower() and messages[0]["role"] == SYSTEM  # a message of which words are taken out
+    left_out = [m for m in messages[two_modes:] if m["content"].strip() and
+                m["content"].strip() not in case["text"] and "</think>" not in m["content"]]
     return f"leaves out {left_out[0]['role']}" if left_out else None
 
 

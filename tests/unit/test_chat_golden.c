@@ -73,8 +73,8 @@ static uint32_t read_messages(const json_t *array, struct chat_message *out)
     return (uint32_t)i;
 }
 
-/* 1 if it is an error case. */
-static int check_case(const char *name, const struct chat_template *c, const json_t *item)
+/* Is the template's error an error of ours, and its text ours? */
+static bool check_case(const char *name, const struct chat_template *c, const json_t *item)
 {
     struct chat_message messages[MESSAGES_MAX];
     const uint32_t n = read_messages(json_object_get(item, "messages"), messages);
@@ -85,20 +85,23 @@ static int check_case(const char *name, const struct chat_template *c, const jso
     const int rc = chat_template_check(c, messages, n, &err);
 
     if (!text) {
-        if (rc != -EINVAL)
-            fail_msg("%s: allowed, but the template says: %s", name, text_of(item, "error"));
-        assert_non_null(strstr(err.text, "message "));
-        return 1;
+        if (rc == -EINVAL && strstr(err.text, "message ") != NULL)
+            return true;
+        printf("%s: allowed, but the template says: %s\n", name, text_of(item, "error"));
+        return false;
     }
-    if (rc)
-        fail_msg("%s: refused (%s), but the template gives: %s", name, err.text, text);
+    if (rc) {
+        printf("%s: refused (%s), but the template gives: %s\n", name, err.text, text);
+        return false;
+    }
     const size_t len = chat_template_render(c, messages, n, prompt, out, sizeof(out) - 1);
 
     assert_true(len < sizeof(out));
     out[len] = 0;
-    if (strcmp(out, text) != 0)
-        fail_msg("%s:\n  expected: %s\n  found:    %s", name, text, out);
-    return 0;
+    if (strcmp(out, text) == 0)
+        return true;
+    printf("%s:\n  expected: %s\n  found:    %s\n", name, text, out);
+    return false;
 }
 
 static void test_templates(void **state)
@@ -106,7 +109,7 @@ static void test_templates(void **state)
     json_t *root = load();
     const json_t *t, *item;
     size_t i, k;
-    int n_errors = 0, n_cases = 0;
+    int n_errors = 0, n_cases = 0, n_unknown = 0, n_wrong = 0;
 
     (void)state;
     json_array_foreach(json_object_get(root, "templates"), i, t)
@@ -114,15 +117,23 @@ static void test_templates(void **state)
         struct chat_template c;
         struct gguf_error err;
 
-        if (open_template(t, &c, &err))
-            fail_msg("%s: %s", text_of(t, "name"), err.text);
+        if (open_template(t, &c, &err)) {
+            if (!file)
+                fail_msg("%s: %s", text_of(t, "name"), err.text);
+            printf("%s: not known\n", text_of(t, "name"));
+            n_unknown++;
+            continue;
+        }
         json_array_foreach(json_object_get(t, "cases"), k, item)
         {
-            n_errors += check_case(text_of(t, "name"), &c, item);
+            n_errors += text_of(item, "text") == NULL;
+            n_wrong += !check_case(text_of(t, "name"), &c, item);
             n_cases++;
         }
     }
-    printf("templates=%zu cases=%d errors=%d\n", i, n_cases, n_errors);
+    printf("templates=%zu unknown=%d cases=%d errors=%d wrong=%d\n", i, n_unknown, n_cases,
+           n_errors, n_wrong);
+    assert_int_equal(n_wrong, 0);
     assert_true(i > 0 && n_cases > 10 && n_errors > 0);
     json_decref(root);
 }

@@ -96,12 +96,21 @@ static void test_plain_chatml(void **state)
     /* The same literal as a Jinja escape. */
     assert_int_equal(open_text("{{ '<|im_start|>system\\nBe kind\\'s.<|im_end|>\\n' }}", &c, &err),
                      0);
-    assert_int_equal(c.n_system, 10);
-    assert_memory_equal(c.system, "Be kind's.", 10);
+    assert_int_equal(c.system.n, 10);
+    assert_memory_equal(c.system.bytes, "Be kind's.", 10);
 }
 
 static void test_unknown(void **state)
 {
+    static const char *const others[] = {
+        "{{ '<|im_start|>system\nYou are a function calling AI model.<|im_end|>' }}",
+        "{{ '<|im_start|>' + role + content.lstrip() + '<|im_end|>' }}",
+        "{{ '<|im_start|>user<|im_end|>' }}{% if loop.index0 > ns.last_query_index %}",
+        "{{ '<|im_start|>system\n## Custom Instructions\n<|im_end|>' }}",
+        "{{ '<|system|>Your name is Phi.' }}{{ '<|user|>' + message['content'] + '<|end|>' }}",
+        "{{ '<|begin_user|>' + message['content'] + '<|end|>' }}",
+        "{{ '<|start_header_id|>system<|end_header_id|>\n\nthinking on<|eot_id|>' }}",
+        "{{ '<|im_start|>' + role }}"};
     struct chat_template c;
     struct gguf_error err;
 
@@ -109,6 +118,9 @@ static void test_unknown(void **state)
     assert_int_equal(open_text("{{ '[INST]' }}", &c, &err), -ENOTSUP);
     assert_non_null(strstr(err.text, "tokenizer.chat_template: not known (known: ChatML"));
     assert_non_null(strstr(err.text, "[INST]"));
+    /* The marks of a form, and something else. */
+    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
+        assert_int_equal(open_text(others[i], &c, &err), -ENOTSUP);
     assert_int_equal(open_text(NULL, &c, &err), -ENOENT);
     assert_non_null(strstr(err.text, "tokenizer.chat_template"));
 }
@@ -186,7 +198,7 @@ static void test_ids_of_the_demo_model(void **state)
     t = model_test_tokenizer(path);
     assert_int_equal(gguf_open(path, &g, &err), 0);
     assert_int_equal(chat_template_open(g, &c, &err), 0);
-    assert_true(c.n_system > 0);
+    assert_true(c.system.n > 0);
     check_ids(&c, t, messages, 3);
     gguf_close(g);
     tokenizer_close(t);
