@@ -26,6 +26,8 @@ static const char usage[] =
     "  --be-n N             so many of them are in flight\n"
     "  --worker-read B      what a worker reads, such as 8GB/s; --worker-job T what a job costs "
     "beside\n"
+    "  --worker-wake T      what the first job for a worker that sleeps waits (0); worker.spin_us "
+    "says when it does\n"
     "  --copy B             what KV copies get (4GB/s); --between T of the engine, between sweeps\n"
     "  --post T             of the device, per job: q, k, v out, the output in\n"
     "  --warmup T --duration T --seed N --noise S --sweep-log FILE\n"
@@ -52,6 +54,7 @@ enum {
     OPTION_BE_N,
     OPTION_READ,
     OPTION_JOB,
+    OPTION_WAKE,
     OPTION_COPY,
     OPTION_BETWEEN,
     OPTION_POST,
@@ -72,6 +75,7 @@ static const struct option long_options[] = {
     {"be-n", required_argument, NULL, OPTION_BE_N},
     {"worker-read", required_argument, NULL, OPTION_READ},
     {"worker-job", required_argument, NULL, OPTION_JOB},
+    {"worker-wake", required_argument, NULL, OPTION_WAKE},
     {"copy", required_argument, NULL, OPTION_COPY},
     {"between", required_argument, NULL, OPTION_BETWEEN},
     {"post", required_argument, NULL, OPTION_POST},
@@ -138,6 +142,8 @@ static int take_option(struct arguments *a, int option, struct error *err)
         return plan_parse_bandwidth("--worker-read", optarg, &worker->bytes_per_ns, err);
     case OPTION_JOB:
         return take_ns("--worker-job", optarg, &worker->fixed_ns, err);
+    case OPTION_WAKE:
+        return take_ns("--worker-wake", optarg, &worker->wake_ns, err);
     case OPTION_COPY:
         return plan_parse_bandwidth("--copy", optarg, &a->timing.copy_bytes_per_ns, err);
     case OPTION_BETWEEN:
@@ -214,6 +220,7 @@ static void set_workers(struct arguments *a)
 
     t->n_workers = a->config.engine_offload == CONFIG_OFFLOAD_NEVER ? 0 : a->config.group_n_workers;
     t->worker[0].arena_bytes = (uint64_t)a->config.worker_arena_mb << 20;
+    t->worker[0].spin_ns = 1e3 * a->config.worker_spin_us;
     for (uint32_t w = 0; w < t->n_workers; w++) {
         t->worker[w] = t->worker[0];
         t->gpu.worker[w] = (struct latency_worker){.bytes_per_ns = t->worker[w].bytes_per_ns,

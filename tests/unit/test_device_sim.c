@@ -462,6 +462,52 @@ static void a_slot_is_free_once_its_job_has_ended(void **state)
     assert_int_equal(exchange->ops->slot_release(exchange, 0), 1);
 }
 
+enum { SPIN_NS = 3000, WAKE_NS = 2 * (FIXED_NS + DENSE_NS) };
+
+static int setup_sleeper(void **state)
+{
+    (void)state;
+    set_timing();
+    timing.worker[0].spin_ns = SPIN_NS;
+    timing.worker[0].wake_ns = WAKE_NS;
+    return open_all();
+}
+
+static void a_worker_that_sleeps_is_late_for_its_first_job(void **state)
+{
+    uint64_t begin = SPIN_NS + 1, end = begin + WAKE_NS + job_ns(10);
+
+    (void)state;
+    uint32_t a = post(0, 9, begin, 0);
+    assert_false(is_done(0, a, end - 1));
+    assert_true(is_done(0, a, end));
+    uint32_t b = post(1, 9, end + SPIN_NS, 0); /* it still spins */
+    assert_true(is_done(1, b, end + SPIN_NS + job_ns(10)));
+}
+
+static void a_worker_that_was_roused_is_not_late(void **state)
+{
+    uint64_t begin = 10 * SPIN_NS, up = begin + WAKE_NS;
+
+    (void)state;
+    clock_.device_ns = begin;
+    exchange_rouse(exchange, 0);
+    uint32_t a = post(0, 9, begin + 10, 0); /* before it is up */
+    assert_false(is_done(0, a, up + job_ns(10) - 1));
+    assert_true(is_done(0, a, up + job_ns(10)));
+}
+
+static void a_sweep_rouses_the_workers_that_it_posts_to(void **state)
+{
+    const struct device_enter row = enter(0, 300);
+
+    (void)state;
+    clock_.now_ns = 10 * SPIN_NS;
+    struct device_done d = sweep(NULL, 0, NULL, 0, &row, 1);
+    assert_true(d.layer[0].jobs_ns < d.start_ns + WAKE_NS);
+    assert_int_equal(exchange_sim_next_ns(exchange), d.start_ns + WAKE_NS); /* it begins */
+}
+
 static int setup_remote(void **state)
 {
     (void)state;
@@ -513,8 +559,9 @@ static void only_another_host_takes_a_second_step(void **state)
     assert_true(exchange->ops->copy_done(exchange, ticket));
 }
 
-#define TEST(name)   cmocka_unit_test_setup_teardown(name, setup_default, teardown)
-#define REMOTE(name) cmocka_unit_test_setup_teardown(name, setup_remote, teardown)
+#define TEST(name)    cmocka_unit_test_setup_teardown(name, setup_default, teardown)
+#define SLEEPER(name) cmocka_unit_test_setup_teardown(name, setup_sleeper, teardown)
+#define REMOTE(name)  cmocka_unit_test_setup_teardown(name, setup_remote, teardown)
 
 int main(void)
 {
@@ -537,6 +584,9 @@ int main(void)
         TEST(a_worker_does_not_look_ahead),
         TEST(a_slot_is_free_once_its_job_has_ended),
         TEST(copies_pass_their_links_one_after_the_other),
+        SLEEPER(a_worker_that_sleeps_is_late_for_its_first_job),
+        SLEEPER(a_worker_that_was_roused_is_not_late),
+        SLEEPER(a_sweep_rouses_the_workers_that_it_posts_to),
         REMOTE(a_remote_worker_is_late_by_link_and_hop),
         REMOTE(only_another_host_takes_a_second_step),
     };

@@ -23,6 +23,7 @@ struct sim_worker {
     struct job_order order;
     struct transit_queue coming, going;
     uint64_t free_ns;                 /* its last job ends */
+    uint64_t awake_ns;                /* it has been roused, and is up from then on */
     uint64_t out_ns, back_ns;         /* its link is free for jobs, each direction */
     uint64_t copy_out_ns, copy_in_ns; /* the same for copies */
     uint64_t busy_ns, n_jobs;
@@ -113,6 +114,17 @@ static void take_coming(struct sim_worker *w, uint64_t by_ns)
     }
 }
 
+/* When an idle worker takes what it sees at at_ns: at once while it spins, else when it is up. */
+static uint64_t up_at(const struct sim_worker *w, uint64_t at_ns)
+{
+    uint64_t last = w->awake_ns > w->free_ns ? w->awake_ns : w->free_ns;
+    bool asleep = at_ns > last + (uint64_t)w->timing.spin_ns;
+
+    if (asleep)
+        return at_ns + (uint64_t)w->timing.wake_ns;
+    return at_ns > last ? at_ns : last;
+}
+
 /* When it will take its next job; NEVER: there is none. */
 static uint64_t next_start(const struct sim_worker *w)
 {
@@ -120,9 +132,7 @@ static uint64_t next_start(const struct sim_worker *w)
 
     if (w->order.n > 0)
         return w->free_ns;
-    if (first == NULL)
-        return EXCHANGE_SIM_NEVER;
-    return first->visible_ns > w->free_ns ? first->visible_ns : w->free_ns;
+    return first != NULL ? up_at(w, first->visible_ns) : EXCHANGE_SIM_NEVER;
 }
 
 static void run_next(struct exchange_sim *x, struct sim_worker *w, uint64_t start_ns)
@@ -200,6 +210,20 @@ static int sim_post(struct exchange *base, const struct exchange_job *job, uint3
 static void sim_nothing(struct exchange *x)
 {
     (void)x;
+}
+
+static void sim_rouse(struct exchange *base, uint32_t worker)
+{
+    struct exchange_sim *x = sim_of(base);
+    struct sim_worker *w = &x->worker[worker];
+    uint64_t now = x->clock->device_ns;
+
+    if (w->timing.wake_ns <= 0)
+        return;
+    if (now > 0)
+        advance(x, w, now - 1);
+    if (w->order.n == 0 && w->coming.n == 0 && now >= w->free_ns)
+        w->awake_ns = up_at(w, now);
 }
 
 static void sim_poll_done(struct exchange *base, uint32_t *done)
@@ -335,6 +359,7 @@ static const struct exchange_ops sim_ops = {
     .payload = sim_payload,
     .post = sim_post,
     .flush = sim_nothing,
+    .rouse = sim_rouse,
     .poll_done = sim_poll_done,
     .take = sim_take,
     .staging = sim_staging,

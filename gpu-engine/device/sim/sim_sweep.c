@@ -346,6 +346,7 @@ void sim_sweep_walk(struct device *d, struct sim_sweep *s, const struct device_s
     d->p_left = in->p_total;
     d->wait_left_ns = in->wait_total_ns;
     sim_slots_leave(d, in);
+    sim_slots_rouse(d, in);
     if (d->live != NULL)
         sim_live_embed(d->live, in);
     sim_slots_enter(d, in);

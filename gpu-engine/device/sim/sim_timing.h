@@ -22,9 +22,11 @@ struct sim_clock {
 
 /* One attention worker: a NUMA node of the host, or another host. */
 struct sim_worker_timing {
-    double bytes_per_ns;     /* KV read bandwidth */
-    double fixed_ns;         /* per job */
-    double hop_ns;           /* network, one way; 0 = shared memory */
+    double bytes_per_ns; /* KV read bandwidth */
+    double fixed_ns;     /* per job */
+    double spin_ns,
+        wake_ns;   /* idle for longer than spin_ns it sleeps: the next job waits wake_ns */
+    double hop_ns; /* network, one way; 0 = shared memory */
     double net_bytes_per_ns; /* of its link, each way; 0 = shared memory */
     uint64_t arena_bytes;
 };
