@@ -16,6 +16,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/base/invariant.h"
+
 #define ENTRY_BYTES_MIN   (8 + 4 + 1)
 #define TENSOR_BYTES_MIN  (8 + 4 + 8 + 4 + 8)
 #define KEY_BYTES_MAX     65535
@@ -423,8 +425,9 @@ static int parse(struct gguf *g, struct gguf_error *err)
     return rc ? rc : place_tensors(&r, g);
 }
 
-/* mapping: the bytes again if they are to be unmapped, by gguf_close or on failure; else NULL. */
-static int open_bytes(const void *data, size_t size, void *mapping, struct gguf **out,
+/* mapping, fd: the bytes again and their file if gguf_close, or failure, is to give them back; else
+ * NULL and -1. */
+static int open_bytes(const void *data, size_t size, void *mapping, int fd, struct gguf **out,
                       struct gguf_error *err)
 {
     struct gguf *g = calloc(1, sizeof(*g));
@@ -434,11 +437,14 @@ static int open_bytes(const void *data, size_t size, void *mapping, struct gguf 
     if (!g) {
         if (mapping)
             munmap(mapping, size);
+        if (fd >= 0)
+            close(fd);
         return -ENOMEM;
     }
     g->base = data;
     g->size = size;
     g->mapping = mapping;
+    g->fd = fd;
     rc = parse(g, err);
     if (rc) {
         gguf_close(g);
@@ -452,11 +458,11 @@ static int open_bytes(const void *data, size_t size, void *mapping, struct gguf 
 int gguf_open_memory(const void *data, size_t size, struct gguf **out, struct gguf_error *err)
 {
     *out = NULL;
-    return open_bytes(data, size, NULL, out, err);
+    return open_bytes(data, size, NULL, -1, out, err);
 }
 
-/* Maps a regular file.  0 or -errno with a message. */
-static int map_file(const char *path, void **base, size_t *size, struct gguf_error *err)
+/* Maps a regular file.  0, or -errno with a message and nothing left open. */
+static int map_file(const char *path, void **base, size_t *size, int *file, struct gguf_error *err)
 {
     struct stat st;
     const int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -474,8 +480,9 @@ static int map_file(const char *path, void **base, size_t *size, struct gguf_err
     }
     if (rc)
         gguf_error_set(err, "%s: %s", path, rc == -EINVAL ? "not a file, or empty" : strerror(-rc));
-    if (fd >= 0)
+    if (rc && fd >= 0)
         close(fd);
+    *file = fd;
     return rc;
 }
 
@@ -483,11 +490,20 @@ int gguf_open(const char *path, struct gguf **out, struct gguf_error *err)
 {
     void *base = NULL;
     size_t size = 0;
-    int rc;
+    int rc, fd;
 
     *out = NULL;
-    rc = map_file(path, &base, &size, err);
-    return rc ? rc : open_bytes(base, size, base, out, err);
+    rc = map_file(path, &base, &size, &fd, err);
+    return rc ? rc : open_bytes(base, size, base, fd, out, err);
+}
+
+int gguf_file(const struct gguf *g, const void *data, uint64_t *file_off)
+{
+    const unsigned char *at = data;
+
+    invariant(at >= g->base && at <= g->base + g->size);
+    *file_off = (uint64_t)(at - g->base);
+    return g->fd;
 }
 
 void gguf_close(struct gguf *g)
@@ -496,6 +512,8 @@ void gguf_close(struct gguf *g)
         return;
     if (g->mapping)
         munmap(g->mapping, g->size);
+    if (g->fd >= 0)
+        close(g->fd);
     free(g->entries);
     free(g->tensors);
     free(g);

@@ -111,6 +111,10 @@ uint64_t gguf_n_tensors(const struct gguf *g);
 const struct gguf_tensor *gguf_tensor_at(const struct gguf *g, uint64_t i); /* in name order */
 const struct gguf_tensor *gguf_find_tensor(const struct gguf *g, const char *name); /* or NULL */
 
+/* Where tensor data lies in the file, for those who read it past the mapping (io_uring): the open
+ * file, the gguf's own, and *file_off; -1 where the bytes came from memory. */
+int gguf_file(const struct gguf *g, const void *data, uint64_t *file_off);
+
 /* "Q4_1", ...; "type 99" style names are not made up: NULL for a number that is not known. */
 const char *gguf_type_name(uint32_t type);
 

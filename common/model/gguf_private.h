@@ -18,6 +18,7 @@ struct gguf {
     const unsigned char *base;
     size_t size;
     void *mapping; /* munmap at close; NULL: the bytes are the caller's */
+    int fd;        /* of the file that is mapped, closed with it; -1: none */
     uint64_t n_entries, n_tensors;
     struct gguf_entry *entries;  /* sorted by key */
     struct gguf_tensor *tensors; /* sorted by name */

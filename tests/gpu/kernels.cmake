@@ -13,7 +13,8 @@ set(device_dir ${CMAKE_SOURCE_DIR}/gpu-engine/device)
 set(cuda_dir ${CMAKE_SOURCE_DIR}/gpu-engine/device/cuda)
 set(shim_dir ${CMAKE_CURRENT_SOURCE_DIR}/shim)
 file(GLOB cuda_kernels CONFIGURE_DEPENDS ${cuda_dir}/*.cu)
-file(GLOB cuda_host CONFIGURE_DEPENDS ${cuda_dir}/*_ref.c ${cuda_dir}/cuda_kv.c ${cuda_dir}/job_slots_check.c)
+file(GLOB cuda_host CONFIGURE_DEPENDS ${cuda_dir}/*_ref.c ${cuda_dir}/cuda_kv.c ${cuda_dir}/job_slots_check.c
+     ${cuda_dir}/cuda_weights*.c ${cuda_dir}/cuda_dense.c ${cuda_dir}/cublaslt*.c)
 set(shim_flags -std=c++17 -Wall -Wextra -Wno-unknown-pragmas -Werror -ffp-contract=off)
 if(OMNI_SANITIZE MATCHES thread)
   list(APPEND shim_flags -Wno-tsan) # it does not know fences: the host's side is not running here
@@ -41,13 +42,30 @@ function(omni_cuda_cpp target)
   endif()
 endfunction()
 
+# omni_cuda_cpu: the kernels; omni_cuda_host: the C around them, over the shim's runtime.
 add_library(omni_cuda_cpu STATIC)
 omni_cuda_cpp(omni_cuda_cpu ${cuda_kernels})
+add_library(omni_cuda_host STATIC ${cuda_host})
+target_include_directories(omni_cuda_host PUBLIC ${shim_dir})
+target_link_libraries(omni_cuda_host PUBLIC omni_cuda_cpu omni_cuda_shim omni_uring omni_model omni_kv omni_base
+                      ${CMAKE_DL_LIBS} stdc++)
+
+# A stand-in for cuBLASLt, found as the real one is.  It puts its products on the shim's streams, so the
+# programs that load it show it the shim.
+add_library(omni_cublaslt_standin MODULE shim/cublaslt_standin.c)
+target_link_libraries(omni_cublaslt_standin PRIVATE omni_options)
+target_include_directories(omni_cublaslt_standin PRIVATE ${shim_dir})
+function(omni_cublaslt_for target)
+  set_target_properties(${target} PROPERTIES ENABLE_EXPORTS ON)
+  target_link_options(${target} PRIVATE -Wl,-u,shim_stream_run -Wl,-u,shim_runtime_reaches)
+  add_dependencies(${target} omni_cublaslt_standin)
+  set_property(TEST ${target} APPEND PROPERTY ENVIRONMENT OMNI_CUBLASLT=$<TARGET_FILE:omni_cublaslt_standin>)
+endfunction()
 
 file(GLOB check_sources CONFIGURE_DEPENDS checks/*.c)
 omni_test(test_gpu_kernels fast TIMEOUT 600
-  LIBS omni_cuda_cpu omni_cuda_shim omni_kv stdc++
-  SOURCES test_gpu_kernels.c ${check_sources} ${cuda_host} ${device_dir}/pick.c ${device_dir}/sampler.c
+  LIBS omni_cuda_host
+  SOURCES test_gpu_kernels.c ${check_sources} ${device_dir}/pick.c ${device_dir}/sampler.c
           ${device_dir}/sampler_adjust.c)
 
 add_library(omni_cuda_planted STATIC)
@@ -62,3 +80,8 @@ if(OMNI_SANITIZE MATCHES thread)
 endif()
 
 omni_test(test_gpu_runtime fast LIBS omni_cuda_shim omni_kv stdc++ SOURCES test_gpu_runtime.c)
+
+foreach(name cuda_weights cuda_dense)
+  omni_test(test_${name} fast LIBS omni_cuda_host SOURCES test_${name}.c)
+endforeach()
+omni_cublaslt_for(test_cuda_dense)

@@ -86,7 +86,8 @@ int cuda_weights_create(struct cuda_weights **out, const struct model *model,
 /* Nothing may be running that reads them.  NULL is allowed. */
 void cuda_weights_destroy(struct cuda_weights *w);
 
-/* A bar on stderr where that is a terminal, else a log line per tenth: the default.  arg: a zeroed
+/* A bar on stderr where that is a terminal, else a log line per tenth, at most one a second:
+ * the default.  arg: a zeroed
  * struct cuda_weights_shown. */
 struct cuda_weights_shown {
     uint64_t start_ns, told_ns;

@@ -68,16 +68,25 @@ static double dot(const struct gemv *a, uint32_t row, uint32_t out)
     return sum;
 }
 
+static double gemv_output(const struct gemv *a, uint32_t row, uint32_t out)
+{
+    return dot(a, row, out) + (a->bias != NULL ? (double)a->bias[out] : 0.0);
+}
+
 void gemv_ref(const struct gemv *a)
 {
-    for (uint32_t r = 0; r < a->n_rows; r++) {
-        for (uint32_t o = 0; o < a->n_out; o++) {
-            float y = (float)(dot(a, r, o) + (a->bias != NULL ? (double)a->bias[o] : 0.0));
+    uint32_t n_out = a->swiglu ? a->n_out / 2 : a->n_out;
 
+    for (uint32_t r = 0; r < a->n_rows; r++) {
+        for (uint32_t o = 0; o < n_out; o++) {
+            double y = gemv_output(a, r, o);
+
+            if (a->swiglu)
+                y = y / (1.0 + exp(-y)) * gemv_output(a, r, o + n_out);
             if (a->out != NULL)
-                a->out[(size_t)r * a->n_out + o] = element_from_float(a->type, y);
+                a->out[(size_t)r * n_out + o] = element_from_float(a->type, (float)y);
             if (a->out_f32 != NULL)
-                a->out_f32[(size_t)r * a->n_out + o] = y;
+                a->out_f32[(size_t)r * n_out + o] = (float)y;
         }
     }
 }

@@ -4,7 +4,8 @@
  * order.  A product does not mind the order of its terms, so lane t of a row's four takes 8 adjacent
  * elements (16 bytes) where the tile wants pairs 2t and 2t + 8: both operands are permuted alike, and
  * the weights go from global memory to the tensor core without shared memory.  UNROLL steps are loaded
- * before the first is used: 128 bytes a lane, 32 KiB a block. */
+ * before the first is used: 128 bytes a lane, 32 KiB a block.
+ * With swiglu a block makes 8 gates and the 8 ups that belong to them: rows 8..15 of its tile. */
 #include "gpu-engine/device/cuda/gemv.h"
 #include "gpu-engine/device/cuda/ptx.cuh"
 
@@ -35,29 +36,63 @@ static __device__ __forceinline__ void step_multiply(float d[4], const struct ge
     mma<TYPE>(d, a[1], b[1]);
 }
 
+/* Output `out` of `n_out`, complete. */
 template <int TYPE>
-static __device__ __forceinline__ void output_write(const struct gemv &a, uint32_t out,
-                                                    uint32_t row, float y)
+static __device__ __forceinline__ void output_write(const struct gemv &a, uint32_t n_out,
+                                                    uint32_t out, uint32_t row, float y)
 {
-    const size_t at = (size_t)row * a.n_out + out;
-    y += a.bias != NULL ? a.bias[out] : 0.0f;
+    const size_t at = (size_t)row * n_out + out;
     if (a.out != NULL)
         a.out[at] = element_round<TYPE>(y);
     if (a.out_f32 != NULL)
         a.out_f32[at] = y;
 }
 
-/* Grid: groups of 16 outputs. */
+/* Row of W that row r (0..15) of a block's tile is; beyond the last, the last again, never written. */
+static __device__ __forceinline__ uint32_t weight_row(const struct gemv &a, uint32_t r)
+{
+    const uint32_t half = a.n_out / 2, gate = blockIdx.x * (OUTPUTS / 2) + r % 8;
+    if (a.swiglu)
+        return min(gate, half - 1) + (r / 8) * half;
+    return min(blockIdx.x * OUTPUTS + r, a.n_out - 1);
+}
+
+/* The warps' sums of row r of the tile, in order, and its bias. */
+static __device__ __forceinline__ float
+row_total(const struct gemv &a, float (*sums)[OUTPUTS][GEMV_ROWS_MAX], uint32_t r, uint32_t x_row)
+{
+    float y = 0.0f;
+    for (int i = 0; i < WARPS; i++)
+        y += sums[i][r][x_row];
+    return a.bias != NULL ? y + a.bias[weight_row(a, r)] : y;
+}
+
+template <int TYPE>
+static __device__ __forceinline__ void tile_write(const struct gemv &a,
+                                                  float (*sums)[OUTPUTS][GEMV_ROWS_MAX])
+{
+    const uint32_t r = threadIdx.x / GEMV_ROWS_MAX, x_row = threadIdx.x % GEMV_ROWS_MAX;
+    const uint32_t n_tile = a.swiglu ? OUTPUTS / 2 : OUTPUTS;
+    const uint32_t n_out = a.swiglu ? a.n_out / 2 : a.n_out, out = blockIdx.x * n_tile + r;
+    if (r >= n_tile || x_row >= a.n_rows || out >= n_out)
+        return;
+    float y = row_total(a, sums, r, x_row);
+    if (a.swiglu)
+        y = y / (1.0f + expf(-y)) * row_total(a, sums, r + OUTPUTS / 2, x_row);
+    output_write<TYPE>(a, n_out, out, x_row, y);
+}
+
+/* Grid: groups of 16 outputs, or of 8 with swiglu. */
 template <int TYPE>
 static __global__ void __launch_bounds__(WARPS * 32) gemv_kernel(const struct gemv a)
 {
     const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32, row = lane / 4;
-    const uint32_t out = blockIdx.x * OUTPUTS + row, mine = 8 * (lane % 4);
+    const uint32_t mine = 8 * (lane % 4);
     const uint16_t *w[2], *x = row < a.n_rows ? a.x + (size_t)row * a.n_in : NULL;
     float d[4] = {},
           (*sums)[OUTPUTS][GEMV_ROWS_MAX] = (float(*)[OUTPUTS][GEMV_ROWS_MAX])shared_memory();
-    for (int h = 0; h < 2; h++) /* rows beyond n_out: the last again, and never written */
-        w[h] = a.w + (size_t)min(out + 8 * h, a.n_out - 1) * a.n_in;
+    for (int h = 0; h < 2; h++)
+        w[h] = a.w + (size_t)weight_row(a, row + 8 * h) * a.n_in;
     for (uint32_t k = warp * STEP; k < a.n_in; k += WARPS * STEP * UNROLL) {
         struct gemv_step step[UNROLL];
 #pragma unroll
@@ -72,20 +107,15 @@ static __global__ void __launch_bounds__(WARPS * 32) gemv_kernel(const struct ge
     for (int e = 0; e < 4; e++)
         sums[warp][row + 8 * (e / 2)][2 * (lane % 4) + e % 2] = d[e];
     __syncthreads();
-    const uint32_t o = threadIdx.x / GEMV_ROWS_MAX, r = threadIdx.x % GEMV_ROWS_MAX;
-    if (o >= OUTPUTS || r >= a.n_rows || blockIdx.x * OUTPUTS + o >= a.n_out)
-        return;
-    float y = 0.0f;
-    for (int i = 0; i < WARPS; i++)
-        y += sums[i][o][r];
-    output_write<TYPE>(a, blockIdx.x * OUTPUTS + o, r, y);
+    tile_write<TYPE>(a, sums);
 }
 
 int gemv(const struct gemv *a, cuda_stream stream)
 {
-    const dim3 grid((a->n_out + OUTPUTS - 1) / OUTPUTS);
+    const uint32_t n_tile = a->swiglu ? OUTPUTS / 2 : OUTPUTS;
+    const dim3 grid(((a->swiglu ? a->n_out / 2 : a->n_out) + n_tile - 1) / n_tile);
     const size_t shared = sizeof(float) * WARPS * OUTPUTS * GEMV_ROWS_MAX;
-    if (a->n_rows > GEMV_ROWS_MAX || a->n_in % STEP != 0)
+    if (a->n_rows > GEMV_ROWS_MAX || a->n_in % STEP != 0 || (a->swiglu && a->n_out % 2 != 0))
         return CUDA_NOT_SUPPORTED;
     if (a->n_rows == 0 || a->n_out == 0)
         return 0;

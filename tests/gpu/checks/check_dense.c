@@ -129,10 +129,13 @@ int check_embedding(struct check_run *r)
 }
 
 static int gemv_shape(struct check_run *r, uint32_t n_rows, uint32_t n_out, uint32_t n_in,
-                      uint32_t type)
+                      uint32_t type, uint32_t swiglu)
 {
-    struct gemv a = {.n_rows = n_rows, .n_out = n_out, .n_in = n_in, .type = type}, want;
-    size_t n = (size_t)n_rows * n_out;
+    struct gemv a = {
+        .n_rows = n_rows, .n_out = n_out, .n_in = n_in, .type = type, .swiglu = swiglu};
+    struct gemv want;
+    size_t n = (size_t)n_rows * (swiglu ? n_out / 2 : n_out);
+    double floor = sqrt(n_in);
     uint16_t *x, *w;
     float *bias;
 
@@ -154,16 +157,21 @@ static int gemv_shape(struct check_run *r, uint32_t n_rows, uint32_t n_out, uint
         return -1;
     gemv_ref(&want);
     CHECK_DO(check_wait(r, "gemv", gemv(&a, r->stream)));
-    /* n_in terms of at most 1, each addition off by half a unit of the sum so far. */
-    CHECK_DO(check_floats(r, "gemv, f32", a.out_f32, want.out_f32, n, 1e-6, sqrt(n_in)));
+    /* n_in terms of at most 1, each addition off by half a unit of the sum so far; with swiglu two such
+     * sums, multiplied. */
+    CHECK_DO(check_floats(r, "gemv, f32", a.out_f32, want.out_f32, n, 1e-6,
+                          swiglu ? floor * floor : floor));
     return check_elements(r, "gemv", type, a.out, want.out, n, 2.1 * element_epsilon(type), 0.1);
 }
 
 int check_gemv(struct check_run *r)
 {
-    CHECK_DO(gemv_shape(r, 1, 16, 32, KV_TYPE_BF16));
-    CHECK_DO(gemv_shape(r, 8, 50, 1056, KV_TYPE_BF16));
-    CHECK_DO(gemv_shape(r, 3, 33, 576, KV_TYPE_F16));
-    CHECK_DO(gemv_shape(r, 5, 7, 2048, KV_TYPE_F16));
-    return gemv_shape(r, 7, 16, 1024, KV_TYPE_BF16);
+    CHECK_DO(gemv_shape(r, 1, 16, 32, KV_TYPE_BF16, 0));
+    CHECK_DO(gemv_shape(r, 8, 50, 1056, KV_TYPE_BF16, 0));
+    CHECK_DO(gemv_shape(r, 3, 33, 576, KV_TYPE_F16, 0));
+    CHECK_DO(gemv_shape(r, 5, 7, 2048, KV_TYPE_F16, 0));
+    CHECK_DO(gemv_shape(r, 7, 16, 1024, KV_TYPE_BF16, 0));
+    CHECK_DO(gemv_shape(r, 1, 16, 96, KV_TYPE_BF16, 1));
+    CHECK_DO(gemv_shape(r, 8, 22, 288, KV_TYPE_F16, 1));
+    return gemv_shape(r, 5, 54, 64, KV_TYPE_BF16, 1);
 }

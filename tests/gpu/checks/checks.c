@@ -11,5 +11,7 @@ const struct check CHECKS[] = {
     {"embedding", check_embedding},
     {"gemv", check_gemv},
     {"sampling", check_sampling},
+    {"weight_convert", check_weight_convert},
+    {"weight_fill", check_weight_fill},
 };
 const size_t N_CHECKS = sizeof CHECKS / sizeof CHECKS[0];
