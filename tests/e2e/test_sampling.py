@@ -72,6 +72,43 @@ def test_stops(group):
     assert kept["finish_reason"] == "length" and kept["text"] == text, kept
 
 
+N_DRAWS, N_ANSWERS = 1024, 64
+DRAWN = [  # which of the likeliest tokens are kept, and how they are weighed
+    {"temperature": 2.0, "top_k": 8},
+    {"temperature": 3.0, "top_k": 12, "top_p": 0.8},
+    {"temperature": 3.0, "top_k": 16, "min_p": 0.2},
+]
+
+
+def expected_shares(top, how):
+    """The distribution that these settings mean, from the model's own log-probabilities, best first."""
+    weights = [math.exp(value / how["temperature"]) for _, value in top[:how["top_k"]]]
+    weights = [one for one in weights if one >= how.get("min_p", 0) * weights[0]]
+    total, kept = sum(weights), []
+    for one in weights:
+        if sum(kept) < how.get("top_p", 1) * total:
+            kept.append(one)
+    return {token: one / sum(kept) for (token, _), one in zip(top, kept)}
+
+
+def test_distribution(group):
+    """First tokens of many seeds, counted at the door, by chi-square (99.9 %, Wilson and Hilferty)."""
+    ask = {"tokens": BASE["tokens"], "max_tokens": 1, "ignore_eos": True}
+    top = group.run([dict(ask, logprobs=20)])[0]["logprobs"][0]["top"]
+    for how in DRAWN:
+        shares = expected_shares(top, how)
+        asked = [dict(ask, seed=1000 + at, **how) for at in range(0, N_DRAWS, N_ANSWERS)]
+        options = ["--n", str(N_ANSWERS), "--concurrency", "128"]
+        drawn = [one["tokens"][0] for one in group.run(asked, options=options)]
+        assert len(drawn) == N_DRAWS and set(drawn) <= set(shares), (how, set(drawn) - set(shares))
+        chi_square = sum((drawn.count(token) - share * N_DRAWS) ** 2 / (share * N_DRAWS)
+                         for token, share in shares.items())
+        free = len(shares) - 1
+        assert free >= 2 and min(shares.values()) * N_DRAWS >= 5, (how, shares)
+        limit = free * (1 - 2 / (9 * free) + 3.09 * math.sqrt(2 / (9 * free))) ** 3
+        assert chi_square < limit, f"{how}: chi-square {chi_square:.1f} over {limit:.1f}, {free} degrees of freedom"
+
+
 def read_answers(client, ids):
     """Tokens of each id until each has ended."""
     out, open_ids = {one: [] for one in ids}, set(ids)
@@ -151,6 +188,7 @@ def main():
         expected = test_effects(group)
         test_logprobs(group)
         test_stops(group)
+        test_distribution(group)
         test_n(group)
         test_resume(group)
         test_refused(group)
