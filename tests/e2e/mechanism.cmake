@@ -1,7 +1,8 @@
 # What the group promises, on real processes: exactness, faults, errors, memory pressure, idling, the CLI.
 e2e_test(e2e_exact fast test_exact.py TIMEOUT 300 ARGS tiny)
 e2e_test(e2e_exact_int8 fast test_exact.py TIMEOUT 180 ARGS int8)
-e2e_test(e2e_exact_families fast test_exact.py TIMEOUT 180 ARGS families)
+e2e_test(e2e_families fast test_families.py TIMEOUT 300)
+e2e_test(e2e_families_full full test_families.py TIMEOUT 1800 ARGS full)
 e2e_test(e2e_exact_demo fast test_exact.py TIMEOUT 300 ARGS demo 8 16)
 e2e_test(e2e_exact_demo_full full test_exact.py TIMEOUT 1800 ARGS demo 32 64)
 e2e_test(e2e_worker_faults fast test_worker_faults.py TIMEOUT 300)

@@ -3,7 +3,8 @@
 
     families.py goldens TINY_MODEL_PROGRAM OUT.json
         writes each family's tiny model with TINY_MODEL_PROGRAM (omni-tiny-model), loads it into the family's
-        class of transformers, and keeps token ids and the most likely next token of every position
+        class of transformers, and keeps token ids, the most likely next token of every position, and greedy
+        continuations
     families.py check TEST_PROGRAM
         makes random checkpoints with transformers, saves them as it does, converts the saved folders to GGUF, and
         runs TEST_PROGRAM (test_families) on them; exits 77 without transformers
@@ -29,6 +30,7 @@ except ImportError as error:
     sys.exit(77)
 
 N_SEQUENCES, N_TOKENS = 3, 160
+N_PROMPT, N_OUTPUT = 100, 32  # greedy: longer than windows and original contexts
 N_VOCAB, FIRST_WORD = 320, 3  # the tiny vocabulary; control tokens come first
 ORIGINAL = 64
 
@@ -161,13 +163,25 @@ def prompts(seed):
     return [rng.integers(FIRST_WORD, N_VOCAB, N_TOKENS).tolist() for _ in range(N_SEQUENCES)]
 
 
+def greedy(model, prompt):
+    """What follows, token by token, and how far the second best was behind at each."""
+    ids, margins = list(prompt), []
+    while len(ids) < N_PROMPT + N_OUTPUT:
+        with torch.no_grad():
+            top = model(input_ids=torch.tensor([ids])).logits[0, -1].double().topk(2)
+        ids.append(int(top.indices[0]))
+        margins.append(round(float(top.values[0] - top.values[1]), 6))
+    return {"prompt": prompt, "out": ids[N_PROMPT:], "margin": margins}
+
+
 def golden_of(family, model, seed):
-    sequences = []
+    sequences, answers = [], []
     for ids in prompts(seed):
         top, margin = top_tokens(model, ids)
         sequences.append({"ids": ids, "top": top})
-        print(f"{family}: distinct={len(set(top))} least_margin={margin:.2e}")
-    return {"family": family, "sequences": sequences}
+        answers.append(greedy(model, ids[:N_PROMPT]))
+        print(f"{family}: distinct={len(set(top))} least_margin={margin:.2e} greedy={min(answers[-1]['margin']):.2e}")
+    return {"family": family, "sequences": sequences, "greedy": answers}
 
 
 # ---- Conversion ----------------------------------------------------------------------------------
