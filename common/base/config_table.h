@@ -76,7 +76,11 @@
     X(engine, without, STRING, "", 0, 100, "",                                                     \
       "ideas that policy omni does without, for measurements, e.g. two-batch,waiting")             \
     X(engine, auto_free_pct, U32, "10", 0, 100, "%",                                               \
-      "offload = auto: share of the device's KV blocks that is kept free")                         \
+      "share of the device's KV blocks that is kept free for the first class to grow")             \
+    X(engine, headroom_pct, U32, "10", 0, 100, "%",                                                \
+      "policy headroom: share of the device's KV blocks that best effort may not begin in")        \
+    X(engine, token_budget, U32, "0", 0, 65536, "rows",                                            \
+      "policies ls-first and headroom: rows of a sweep; 0: what the objective has time for")       \
     X(engine, threads, U32, "0", 0, 256, "", "compute threads; 0: what the topology gives")        \
     X(engine, cpus, STRING, "", 0, 200, "",                                                        \
       "cpus of each engine, separated by '|', e.g. 0-7|16-23; empty: what the topology gives")     \
