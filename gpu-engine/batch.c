@@ -123,6 +123,8 @@ static void carry_moves(struct engine *e)
         placement_copy_in(e, decide_sequence(e, d->in[i]));
     for (uint32_t i = 0; i < d->n_out; i++)
         placement_copy_out(e, decide_sequence(e, d->out[i].seq), d->out[i].worker);
+    for (uint32_t i = 0; i < d->n_place; i++)
+        placement_reserve(e, decide_sequence(e, d->place[i].seq), d->place[i].worker);
     for (uint32_t i = 0; i < d->n_elsewhere; i++)
         ending_hand_over(e, decide_sequence(e, d->elsewhere[i]));
 }

@@ -40,6 +40,7 @@ static void set_limits(struct engine *e)
         .kv_token_bytes = token_bytes,
         .n_workers = e->exchange->n_workers,
         .two_batch = caps.two_batch != 0,
+        .checkpoints = caps.checkpoints != 0,
         .host_bytes_per_ns = caps.host_bytes_per_ns,
         .tpot_slo_ns = c->slo_tpot_ms * NS_PER_MS,
         .sweep_max_ns = c->slo_tpot_ms * NS_PER_MS,
@@ -48,7 +49,8 @@ static void set_limits(struct engine *e)
         .params = {.offload = (enum sched_offload)c->engine_offload,
                    .auto_free_pct = c->engine_auto_free_pct,
                    .slo_use_pct = c->slo_use_pct,
-                   .headroom_pct = c->engine_auto_free_pct},
+                   .headroom_pct = c->engine_headroom_pct,
+                   .token_budget = c->engine_token_budget},
     };
     sched_without_parse(c->engine_without, &l->params.without, NULL); /* checked at start */
     /* The decision's list is as long as its sequences; `room` counts from sweep to sweep. */
@@ -201,9 +203,9 @@ static void describe(struct engine *e, const struct sequence *s, uint32_t *n_loo
                               .n_rest = s->max_tokens - sequence_n_output(s),
                               .n_blocks = s->n_blocks,
                               .n_freed = kv_n_freed(e, s),
-                              .worker = place == SCHED_WAITING || place == SCHED_DEVICE
-                                            ? s->preferred_worker
-                                            : s->worker};
+                              .reserved = s->slot != SEQUENCE_NONE,
+                              .in_copy = s->copy != SEQUENCE_COPY_NONE,
+                              .worker = s->slot != SEQUENCE_NONE ? s->worker : s->preferred_worker};
     if (place == SCHED_WAITING && (*n_looks)++ < SHARE_LOOKS)
         out->n_shared = kv_shareable(e, s);
     set_times(e, s, out);

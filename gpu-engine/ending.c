@@ -4,6 +4,7 @@
 #include "gpu-engine/kv.h"
 #include "gpu-engine/ledger.h"
 #include "gpu-engine/placement.h"
+#include "gpu-engine/reservation.h"
 
 static void end(struct engine *e, struct sequence *s, enum finish_reason reason)
 {
@@ -87,7 +88,7 @@ static bool drain_slot(struct engine *e, struct sequence *s)
         return true;
     if (s->in_slot && !e->exchange->ops->slot_release(e->exchange, s->slot))
         return false;
-    placement_give_slot(e, s);
+    reservation_give_slot(e, s);
     return true;
 }
 
@@ -98,7 +99,7 @@ static bool drain(struct engine *e, struct sequence *s)
     kv_release(e, s);
     if (!drain_slot(e, s))
         return false;
-    placement_release_arena(e, s);
+    reservation_release_blocks(e, s);
     ledger_close(e, s);
     return true;
 }

@@ -163,6 +163,7 @@ static void between_sweeps(struct engine *e)
     decide_sweep(e);
     if (batch_build(e))
         batch_submit(e);
+    placement_mirror(e); /* behind the sweep, which somebody waits for */
     admission_publish(e);
 }
 

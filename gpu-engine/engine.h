@@ -10,7 +10,8 @@
  *   overflow.h                       latency-sensitive output beyond its predictions
  *   kv.h kv_pool.h                   blocks of a sequence: grow, share, drop
  *   decide.h                         what is held, told to the policy, which says who does what
- *   batch.h placement.h              carry it out: rows of the next sweep; copies out and back
+ *   batch.h placement.h reservation.h  carry it out: rows of the next sweep; copies out and back,
+ *                                    places in arenas
  *   foresight.h                      how long it will take, and how well that was known
  *   replay.h ledger.h                what a finished sweep means; what the directory is told
  *   ending.h                         answers, and memory back when nobody can touch it
@@ -53,11 +54,13 @@ enum {
     X(COPIES_OUT, "copies_out", COUNTER, "sequences copied to an arena")                           \
     X(COPIES_IN, "copies_in", COUNTER, "sequences copied back to the device")                      \
     X(COPIED_BLOCKS, "copied_blocks", COUNTER, "KV blocks moved by copies")                        \
+    X(MIRRORED_BLOCKS, "mirrored_blocks", COUNTER, "of them copied while their sequence computed") \
     X(SHARED_BLOCKS, "shared_blocks", COUNTER, "KV blocks found by prefix instead of made")        \
     X(SWEEPS_TWO, "sweeps_two", COUNTER, "sweeps of two batches")                                  \
     X(WAITED_US, "waited_us", COUNTER, "device time spent on funded waits for workers")            \
     X(SWEEPS_IN_COPY, "sweeps_in_copy", COUNTER, "sweeps that ended while a copy was under way")   \
     X(YIELDS, "yields", COUNTER, "best-effort sequences whose KV was dropped")                     \
+    X(RETREATS, "retreats", COUNTER, "yields that went on from the blocks in an arena")            \
     X(RECOMPUTED, "recomputed_tokens", COUNTER, "KV positions computed again after a drop")        \
     X(REFUSED, "refused", COUNTER, "requests refused at admission")                                \
     X(LS_OFFERED, "ls_offered", COUNTER, "latency-sensitive requests that were asked for")         \
@@ -83,6 +86,10 @@ enum {
     X(ARENA_TOTAL, "arena_blocks_total", GAUGE, "KV blocks of all arenas")                         \
     X(ARENA_HUGE, "arena_huge_bytes", GAUGE, "arena bytes in huge pages")                          \
     X(SLOTS_FREE, "slots_free", GAUGE, "free job slots")                                           \
+    X(NODES, "nodes", GAUGE, "NUMA nodes that this engine sees")                                   \
+    X(CPUS, "cpus", GAUGE, "CPUs of the machine that it may use")                                  \
+    X(CPUS_OWN, "cpus_own", GAUGE, "of them its own; 0: shared, nobody spins there")               \
+    X(CPUS_CLAIMED, "cpus_claimed", GAUGE, "of those planned for it: another group has them")      \
     X(IDLE_CHECKS, "idle_checks", COUNTER, "times all books were checked: no request was there")   \
     X(IDLE_FAULTS, "idle_faults", COUNTER, "what these checks found wrong; the log says what")     \
     X(SWEEP_US, "last_sweep_us", GAUGE, "time of the last sweep")                                  \
@@ -190,7 +197,8 @@ struct engine {
     uint32_t n_leaves;
     uint32_t *copy_blocks; /* [n_groups * table_max] scratch of one copy */
     void **copy_staging;
-    uint32_t n_copies; /* under way */
+    uint32_t n_copies;  /* under way */
+    uint32_t mirror_at; /* sequence at which the next look for full blocks begins */
 
     struct engine_decide decide;
     struct engine_batch batch;

@@ -53,6 +53,12 @@ void ledger_drop(struct engine *e, const struct sequence *s)
         directory_commit(e->directory, s->ref, 0);
 }
 
+void ledger_commit_kv(struct engine *e, const struct sequence *s)
+{
+    if (has_entry(e, s))
+        directory_commit(e->directory, s->ref, s->n_kv);
+}
+
 void ledger_set_state(struct engine *e, const struct sequence *s, enum directory_state state)
 {
     for (uint32_t g = 0; has_entry(e, s) && g < e->geometry.n_groups; g++)

@@ -17,6 +17,9 @@ void ledger_commit(struct engine *e, const struct sequence *s);
 /* Its KV was dropped. */
 void ledger_drop(struct engine *e, const struct sequence *s);
 
+/* KV of so many positions is complete where the directory says. */
+void ledger_commit_kv(struct engine *e, const struct sequence *s);
+
 /* All groups move to that state. */
 void ledger_set_state(struct engine *e, const struct sequence *s, enum directory_state state);
 

@@ -3,86 +3,43 @@
 #include "common/base/invariant.h"
 #include "gpu-engine/kv.h"
 #include "gpu-engine/ledger.h"
+#include "gpu-engine/reservation.h"
 
-/* ---- The books of an arena ------------------------------------------------------------------- */
-
-static uint32_t arena_need(const struct engine *e, const struct sequence *s)
+/* Blocks, per group, that hold its KV; the last one may have room. */
+static uint32_t n_holding(const struct engine *e, const struct sequence *s)
 {
-    return geometry_blocks_for(&e->geometry, s->n_prompt + s->max_tokens);
+    return geometry_blocks_for(&e->geometry, s->n_kv);
 }
 
-void placement_give_slot(struct engine *e, struct sequence *s)
+/* Blocks of it that never change again. */
+static uint32_t n_full(const struct engine *e, const struct sequence *s)
 {
-    struct engine_worker *w = &e->workers[s->worker];
-
-    e->slot_owner[s->slot] = SEQUENCE_NONE;
-    w->free_slots[w->n_free_slots++] = s->slot;
-    s->slot = SEQUENCE_NONE;
-    s->in_slot = false;
+    return s->n_kv / e->geometry.block_tokens;
 }
 
-static void take_slot(struct engine *e, struct sequence *s)
+static bool is_reserved(const struct sequence *s)
 {
-    struct engine_worker *w = &e->workers[s->worker];
-
-    s->slot = w->free_slots[--w->n_free_slots];
-    e->slot_owner[s->slot] = sequence_idx(&e->sequences, s);
-}
-
-/* The owner tag names the sequence that acquired the block.  Where others share it and outlive that
- * one the tag stays with the first owner, until the last holder lets go. */
-void placement_release_arena(struct engine *e, struct sequence *s)
-{
-    struct kv_pool *pool = &e->workers[s->worker].pool;
-
-    for (uint32_t i = 0; i < s->n_arena_blocks; i++) {
-        for (uint32_t g = 0; g < e->geometry.n_groups; g++) {
-            uint32_t block = s->arena_blocks[g * e->table_max + i];
-            kv_pool_release(pool, block);
-            if (pool->blocks[block].refs == 0)
-                e->exchange->ops->set_owner(e->exchange, s->worker, block, 0, 0);
-        }
-    }
-    s->n_arena_blocks = 0;
+    return s->slot != SEQUENCE_NONE;
 }
 
 /* ---- Copy out -------------------------------------------------------------------------------- */
 
-/* Takes arena block i of group g; false: it was shared, there is nothing to copy. */
-static bool take_arena_block(struct engine *e, struct sequence *s, uint32_t g, uint32_t i)
+/* Does the policy want KV kept in host memory, and the engine's copies do that? */
+static bool keeps_mirrors(const struct engine *e)
 {
-    struct kv_pool *pool = &e->workers[s->worker].pool;
-    uint32_t *to = &s->arena_blocks[g * e->table_max + i];
-    uint64_t hash = i < s->n_sealed ? e->pool.blocks[s->blocks[g * e->table_max + i]].hash : 0;
-    uint32_t found = hash != 0 ? kv_pool_find(pool, hash) : KV_BLOCK_NONE;
-
-    if (found != KV_BLOCK_NONE) {
-        kv_pool_share(pool, found);
-        *to = found;
-        engine_count(e, ENGINE_STAT_SHARED_BLOCKS, 1);
-        return false;
-    }
-    *to = kv_pool_acquire(pool);
-    invariant(*to != KV_BLOCK_NONE); /* the policy has counted the free ones */
-    e->exchange->ops->set_owner(e->exchange, s->worker, *to, s->ref.idx, s->ref.gen);
-    /* Copies run in order: whoever finds this seal copies, or reads, after the bytes are there. */
-    if (hash != 0)
-        kv_pool_seal(pool, *to, hash);
-    return true;
+    return e->decide.decision.checkpoint && !e->decide.checkpoints;
 }
 
-/* Fills the copy's lists with the blocks that hold KV; the rest of the promise is only taken.  Where
- * blocks are checkpointed as they fill, full ones are in host memory already. */
-static uint32_t plan_copy_out(struct engine *e, struct sequence *s)
+/* Fills the copy's lists with the blocks from n_mirrored up to `to` that the arena lacks.  Where the
+ * device itself copies blocks as they fill, full ones are in host memory already. */
+static uint32_t list_part(struct engine *e, struct sequence *s, uint32_t to)
 {
-    uint32_t n_full = geometry_blocks_for(&e->geometry, s->n_kv), n = 0;
     bool checkpointed = e->decide.checkpoints && e->decide.decision.checkpoint;
-    uint32_t first = checkpointed ? s->n_kv / e->geometry.block_tokens : 0;
+    uint32_t first = checkpointed ? n_full(e, s) : 0, n = 0;
 
-    s->n_arena_blocks = arena_need(e, s);
     for (uint32_t g = 0; g < e->geometry.n_groups; g++) {
-        for (uint32_t i = 0; i < s->n_arena_blocks; i++) {
-            if (!take_arena_block(e, s, g, i) || i < first || i >= n_full)
+        for (uint32_t i = s->n_mirrored; i < to; i++) {
+            if (reservation_has_block(e, s, g, i) || i < first)
                 continue;
             e->copy_blocks[n] = s->blocks[g * e->table_max + i];
             e->copy_staging[n++] = e->exchange->ops->staging(e->exchange, s->worker,
@@ -105,13 +62,14 @@ static void begin_device_copy(struct engine *e, struct sequence *s,
     s->copy = SEQUENCE_COPY_DEVICE;
 }
 
-/* The arena blocks that hold the sequence's KV, group after group, in e->copy_blocks. */
-static uint32_t list_arena_blocks(struct engine *e, const struct sequence *s)
+/* The sequence's arena blocks from..to-1, group after group, in e->copy_blocks. */
+static uint32_t list_arena_blocks(struct engine *e, const struct sequence *s, uint32_t from,
+                                  uint32_t to)
 {
-    uint32_t n_full = geometry_blocks_for(&e->geometry, s->n_kv), n = 0;
+    uint32_t n = 0;
 
     for (uint32_t g = 0; g < e->geometry.n_groups; g++) {
-        for (uint32_t i = 0; i < n_full; i++)
+        for (uint32_t i = from; i < to; i++)
             e->copy_blocks[n++] = s->arena_blocks[g * e->table_max + i];
     }
     return n;
@@ -121,7 +79,8 @@ static uint32_t list_arena_blocks(struct engine *e, const struct sequence *s)
 static bool begin_exchange_copy(struct engine *e, struct sequence *s, bool out)
 {
     const struct exchange_ops *x = e->exchange->ops;
-    uint32_t n = list_arena_blocks(e, s);
+    uint32_t n = out ? list_arena_blocks(e, s, s->n_mirrored, s->n_mirroring)
+                     : list_arena_blocks(e, s, 0, n_holding(e, s));
     int done = (out ? x->copy_out : x->copy_in)(e->exchange, s->worker, e->copy_blocks, n,
                                                 &s->copy_ticket);
 
@@ -129,56 +88,101 @@ static bool begin_exchange_copy(struct engine *e, struct sequence *s, bool out)
     return done != 0;
 }
 
-void placement_copy_out(struct engine *e, struct sequence *s, uint32_t worker)
+/* Begins to copy what the arena lacks below `to`; returns the number of blocks.  A part without blocks
+ * runs like any other: behind the copies of those whose blocks it shares. */
+static uint32_t begin_part(struct engine *e, struct sequence *s, uint32_t to)
 {
-    s->worker = worker;
-    uint32_t n = plan_copy_out(e, s);
+    uint32_t n = list_part(e, s, to);
 
-    take_slot(e, s);
-    ledger_set_state(e, s, DIRECTORY_FILLING);
-    ledger_set_place(e, s);
+    s->n_mirroring = to;
     begin_device_copy(e, s, DEVICE_COPY_OUT, n);
     e->n_copies++;
-    sequence_set_state(&e->sequences, s, SEQUENCE_COPY_OUT);
     engine_count(e, ENGINE_STAT_COPIED_BLOCKS, n);
-    engine_count(e, ENGINE_STAT_COPIES_OUT, 1);
+    return n;
 }
 
 static void become_resident(struct engine *e, struct sequence *s)
 {
+    ledger_set_place(e, s);
+    ledger_set_state(e, s, DIRECTORY_RESIDENT);
     e->workers[s->worker].n_resident++;
     s->last_move_ns = e->ops->now(e->device);
     sequence_set_state(&e->sequences, s, SEQUENCE_RESIDENT);
 }
 
-static void copied_out(struct engine *e, struct sequence *s)
+/* With no part under way: the next one, or all is there. */
+static void go_on_out(struct engine *e, struct sequence *s)
 {
-    ledger_set_state(e, s, DIRECTORY_RESIDENT);
+    if (s->n_mirrored < n_holding(e, s)) {
+        begin_part(e, s, n_holding(e, s));
+        return;
+    }
     kv_release(e, s);
     become_resident(e, s);
+}
+
+void placement_reserve(struct engine *e, struct sequence *s, uint32_t worker)
+{
+    invariant(engine_is_best_effort(s) && s->state <= SEQUENCE_COMPUTING);
+    reservation_make(e, s, worker);
+}
+
+void placement_copy_out(struct engine *e, struct sequence *s, uint32_t worker)
+{
+    if (!is_reserved(s))
+        reservation_make(e, s, worker);
+    invariant(s->worker == worker);
+    ledger_set_state(e, s, DIRECTORY_FILLING);
+    ledger_set_place(e, s);
+    sequence_set_state(&e->sequences, s, SEQUENCE_COPY_OUT);
+    engine_count(e, ENGINE_STAT_COPIES_OUT, 1);
+    if (s->copy == SEQUENCE_COPY_NONE)
+        go_on_out(e, s);
 }
 
 void placement_adopt(struct engine *e, struct sequence *s, uint32_t worker)
 {
     invariant(s->state == SEQUENCE_WAITING && s->n_blocks == 0);
-    s->worker = worker;
-    plan_copy_out(e, s); /* takes the blocks; nothing is copied */
-    take_slot(e, s);
-    ledger_set_place(e, s);
-    ledger_set_state(e, s, DIRECTORY_RESIDENT);
+    reservation_make(e, s, worker);
+    s->n_mirrored = n_holding(e, s);
+    ledger_set_state(e, s, DIRECTORY_FILLING);
     sequence_set_state(&e->sequences, s, SEQUENCE_COMPUTING);
     sequence_set_state(&e->sequences, s, SEQUENCE_COPY_OUT);
     become_resident(e, s);
+}
+
+/* ---- Copies of what computes ----------------------------------------------------------------- */
+
+/* Half of the copies are left to moves; a part is short, since its sequence cannot yield meanwhile. */
+enum { MIRRORS_MAX = ENGINE_COPIES_MAX / 2, MIRROR_BLOCKS_MAX = 8 };
+
+void placement_mirror(struct engine *e)
+{
+    uint32_t n = e->sequences.n, from = e->mirror_at;
+
+    for (uint32_t i = 0; i < n && e->n_copies < MIRRORS_MAX; i++) {
+        uint32_t idx = (from + i) % n;
+        struct sequence *s = &e->sequences.all[idx];
+
+        if (s->state != SEQUENCE_COMPUTING || !is_reserved(s) || s->copy != SEQUENCE_COPY_NONE ||
+            n_full(e, s) <= s->n_mirrored)
+            continue;
+        uint32_t left = n_full(e, s) - s->n_mirrored;
+        uint32_t n_blocks =
+            begin_part(e, s, s->n_mirrored + (left < MIRROR_BLOCKS_MAX ? left : MIRROR_BLOCKS_MAX));
+        engine_count(e, ENGINE_STAT_MIRRORED_BLOCKS, n_blocks);
+        e->mirror_at = idx + 1;
+    }
 }
 
 /* ---- Copy in --------------------------------------------------------------------------------- */
 
 static void copy_in_to_device(struct engine *e, struct sequence *s)
 {
-    uint32_t n_full = geometry_blocks_for(&e->geometry, s->n_kv), n = 0;
+    uint32_t n_blocks = n_holding(e, s), n = 0;
 
     for (uint32_t g = 0; g < e->geometry.n_groups; g++) {
-        for (uint32_t i = 0; i < n_full; i++) {
+        for (uint32_t i = 0; i < n_blocks; i++) {
             e->copy_blocks[n] = s->blocks[g * e->table_max + i];
             e->copy_staging[n++] = e->exchange->ops->staging(e->exchange, s->worker,
                                                              s->arena_blocks[g * e->table_max + i]);
@@ -202,11 +206,19 @@ void placement_copy_in(struct engine *e, struct sequence *s)
         copy_in_to_device(e, s);
 }
 
+static void release_reservation(struct engine *e, struct sequence *s)
+{
+    reservation_give_slot(e, s);
+    reservation_release_blocks(e, s);
+}
+
 static void copied_in(struct engine *e, struct sequence *s)
 {
     ledger_set_state(e, s, DIRECTORY_DEVICE);
-    placement_give_slot(e, s);
-    placement_release_arena(e, s);
+    if (keeps_mirrors(e))
+        s->n_mirrored = n_full(e, s); /* all that has changed since it left */
+    else
+        release_reservation(e, s);
     /* Its blocks are its own copies: sealing starts over with the sequence's first block. */
     s->n_sealed = 0;
     s->chain = kv_chain_start(&e->prefix_key, e->geometry.model_hash, 0);
@@ -239,14 +251,14 @@ bool placement_copy_ended(struct engine *e, struct sequence *s)
     return true;
 }
 
-static void advance_copy_out(struct engine *e, struct sequence *s)
+/* A part on its way out.  False: it is still under way. */
+static bool part_ended(struct engine *e, struct sequence *s)
 {
-    if (!step_ended(e, s))
-        return;
-    if (s->copy == SEQUENCE_COPY_DEVICE && !begin_exchange_copy(e, s, true))
-        return;
+    if (!step_ended(e, s) || (s->copy == SEQUENCE_COPY_DEVICE && !begin_exchange_copy(e, s, true)))
+        return false;
     placement_copy_ended(e, s);
-    copied_out(e, s);
+    s->n_mirrored = s->n_mirroring;
+    return true;
 }
 
 static void advance_copy_in(struct engine *e, struct sequence *s)
@@ -266,10 +278,12 @@ static void advance_copies(struct engine *e)
     for (uint32_t i = 0; i < e->sequences.n && e->n_copies > 0; i++) {
         struct sequence *s = &e->sequences.all[i];
 
-        if (s->state == SEQUENCE_COPY_OUT)
-            advance_copy_out(e, s);
-        else if (s->state == SEQUENCE_COPY_IN)
+        if (s->state == SEQUENCE_COPY_IN)
             advance_copy_in(e, s);
+        else if (s->state == SEQUENCE_COMPUTING && s->copy != SEQUENCE_COPY_NONE)
+            part_ended(e, s);
+        else if (s->state == SEQUENCE_COPY_OUT && part_ended(e, s))
+            go_on_out(e, s);
     }
 }
 
@@ -280,13 +294,35 @@ void placement_step(struct engine *e)
 
 /* ---- Dropping -------------------------------------------------------------------------------- */
 
+/* What is in the arena stays: the sequence is resident with it, as if it had been copied out, and
+ * computes the rest again when it is back. */
+static void retreat(struct engine *e, struct sequence *s)
+{
+    s->n_kv = s->n_mirrored * e->geometry.block_tokens;
+    ledger_drop(e, s);
+    ledger_set_state(e, s, DIRECTORY_FILLING);
+    sequence_set_state(&e->sequences, s, SEQUENCE_COPY_OUT);
+    become_resident(e, s);
+    ledger_commit_kv(e, s);
+}
+
 void placement_drop(struct engine *e, struct sequence *s)
 {
-    invariant(engine_is_best_effort(s) && s->n_swept == 0);
-    s->n_recomputed += s->n_kv;
+    bool retreats = s->n_mirrored > 0 && keeps_mirrors(e);
+    uint32_t n_lost = s->n_kv - (retreats ? s->n_mirrored * e->geometry.block_tokens : 0);
+
+    invariant(engine_is_best_effort(s) && s->n_swept == 0 && s->copy == SEQUENCE_COPY_NONE);
+    s->n_recomputed += n_lost;
     engine_count(e, ENGINE_STAT_YIELDS, 1);
-    engine_count(e, ENGINE_STAT_RECOMPUTED, s->n_kv);
+    engine_count(e, ENGINE_STAT_RECOMPUTED, n_lost);
     kv_release(e, s);
+    if (retreats) {
+        engine_count(e, ENGINE_STAT_RETREATS, 1);
+        retreat(e, s);
+        return;
+    }
+    if (is_reserved(s))
+        release_reservation(e, s);
     s->n_kv = 0;
     ledger_drop(e, s);
     sequence_set_state(&e->sequences, s, SEQUENCE_WAITING);

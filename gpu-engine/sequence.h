@@ -28,7 +28,8 @@ enum { SEQUENCE_STOP_TOKENS_MAX = 64, SEQUENCE_BIASES_MAX = 256 };
 /* FREE      in the free list.                                             -> ARRIVED
  * ARRIVED   accepted, in the arrivals queue.                              -> WAITING
  * WAITING   holds no KV; wants device blocks.                             -> COMPUTING, ENDED
- * COMPUTING KV on the device; a member of sweeps (prefill or decode).     -> COPY_OUT, WAITING,
+ * COMPUTING KV on the device; a member of sweeps (prefill or decode);
+ *           full blocks may be copied to an arena beside them.            -> COPY_OUT, WAITING,
  *                                                                            ENDED
  * COPY_OUT  best effort; KV being copied to an arena; in no sweep.        -> RESIDENT, ENDED
  * RESIDENT  KV in an arena, holds a slot; decodes there.                  -> COPY_IN, ENDED
@@ -92,7 +93,9 @@ struct sequence {
     uint32_t worker;        /* of the arena blocks */
     uint32_t *arena_blocks; /* [n_groups][table_max] */
     uint32_t n_arena_blocks;
-    uint32_t slot; /* job slot, or SEQUENCE_NONE */
+    uint32_t slot; /* job slot, or SEQUENCE_NONE: no place in an arena is reserved */
+    /* Leading blocks, per group, whose KV is in the arena, and will be when the copy has ended. */
+    uint32_t n_mirrored, n_mirroring;
     bool in_slot;  /* a token of it is under way in the device's slot */
     enum sequence_copy copy;
     uint64_t copy_ticket; /* of the step under way */

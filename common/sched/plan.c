@@ -103,6 +103,12 @@ static enum plan_group group_of(const struct plan *p, const struct sched_seq *s)
 
 /* ---- The one pass ---------------------------------------------------------------------------- */
 
+/* Blocks that it could give up now. */
+static uint32_t yieldable(const struct sched_seq *s)
+{
+    return s->place == SCHED_DEVICE && !s->latency_sensitive && !s->in_copy ? s->n_freed : 0;
+}
+
 static void count_best_effort(struct plan *p, const struct sched_seq *s)
 {
     struct plan_sums *sums = &p->sums;
@@ -113,7 +119,7 @@ static void count_best_effort(struct plan *p, const struct sched_seq *s)
     sums->leaving_blocks += s->place == SCHED_LEAVING ? s->n_freed : 0;
     sums->n_returning += s->place == SCHED_RETURNING;
     sums->n_elsewhere += s->place == SCHED_ELSEWHERE;
-    sums->yieldable_blocks += s->place == SCHED_DEVICE ? s->n_freed : 0;
+    sums->yieldable_blocks += yieldable(s);
     sums->be_decode_tokens += sched_is_decode(s) ? s->n_kv : 0;
     sums->be_decode_rest += sched_is_decode(s) ? sched_likely(s) : 0;
     if (s->place != SCHED_ARENA)
@@ -165,7 +171,7 @@ static void sort_in(struct plan *p, uint32_t seq, uint32_t starved_before[PLAN_G
 static void clear_decision(struct sched_decision *d)
 {
     d->n_seqs = d->n_rows = d->n_seqs_a = 0;
-    d->n_out = d->n_in = d->n_yield = d->n_enter = d->n_enter_b = d->n_elsewhere = 0;
+    d->n_out = d->n_place = d->n_in = d->n_yield = d->n_enter = d->n_enter_b = d->n_elsewhere = 0;
     d->p_max = d->want = 0;
     d->p_total = UINT32_MAX;
     d->wait_ns = d->predicted_ns = 0;
@@ -205,6 +211,7 @@ void plan_open(struct plan *p, const struct sched_state *state, struct sched_dec
     p->d = d;
     p->scratch = d->scratch;
     memset(p->scratch->mark, PLAN_IDLE, state->n_seqs);
+    memset(p->scratch->reserves, 0, state->n_seqs * sizeof *p->scratch->reserves);
     clear_decision(d);
     take_books(p);
     price_init(&p->price, state->latency);
@@ -307,11 +314,13 @@ bool plan_give(struct plan *p, enum plan_group group, uint32_t seq, uint32_t n)
     p->n_free -= growth;
     p->rows_left -= n;
     p->seqs_left--;
-    if (s->place == SCHED_DEVICE && !s->latency_sensitive)
-        p->sums.yieldable_blocks -= s->n_freed;
+    p->sums.yieldable_blocks -= yieldable(s);
     price_add(&p->price, &p->d->load, from, n, n == sched_todo(s));
     p->scratch->mark[seq] = PLAN_IN_ROWS;
     p->scratch->picked[group][p->n_picked[group]++] = (struct sched_rows){seq, n};
+    /* Where it will decode is known: its prompt is copied there while it is computed. */
+    if (group == PLAN_BE_PREFILL && plan_decodes_at_workers(p))
+        plan_reserve(p, seq);
     return true;
 }
 
@@ -344,11 +353,11 @@ bool plan_yield(struct plan *p)
 
     do
         seq = newest(p, &p->yield_class, &p->yield_at, false);
-    while (seq != SCHED_NONE && p->seqs[seq].n_blocks == 0);
+    while (seq != SCHED_NONE && (p->seqs[seq].n_blocks == 0 || p->seqs[seq].in_copy));
     if (seq == SCHED_NONE)
         return false;
     p->n_free += p->seqs[seq].n_freed;
-    p->sums.yieldable_blocks -= p->seqs[seq].n_freed;
+    p->sums.yieldable_blocks -= yieldable(&p->seqs[seq]);
     p->scratch->mark[seq] = PLAN_YIELDS;
     p->d->yield[p->d->n_yield++] = seq;
     return true;
@@ -372,6 +381,9 @@ bool plan_worker_for(const struct plan *p, uint32_t seq, uint32_t *worker)
     const struct sched_seq *s = &p->seqs[seq];
     uint32_t promise = sched_promise(p->limits, s), best = SCHED_NONE;
 
+    *worker = s->worker;
+    if (s->reserved)
+        return p->workers[s->worker].usable;
     for (uint32_t w = 0; w < p->limits->n_workers; w++) {
         const struct sched_worker *k = &p->workers[w];
         if (!k->usable || k->n_free_blocks < promise || k->n_free_slots == 0)
@@ -384,6 +396,30 @@ bool plan_worker_for(const struct plan *p, uint32_t seq, uint32_t *worker)
     return best != SCHED_NONE;
 }
 
+static void take_promise(struct plan *p, const struct sched_seq *s, uint32_t worker)
+{
+    if (s->reserved)
+        return;
+    p->workers[worker].n_free_blocks -= sched_promise(p->limits, s);
+    p->workers[worker].n_free_slots--;
+}
+
+bool plan_reserve(struct plan *p, uint32_t seq)
+{
+    const struct sched_seq *s = &p->seqs[seq];
+    uint32_t worker;
+
+    invariant(!s->latency_sensitive && p->scratch->mark[seq] != PLAN_MOVES &&
+              (s->place == SCHED_DEVICE || p->scratch->mark[seq] == PLAN_IN_ROWS));
+    if (s->reserved || p->scratch->reserves[seq] || p->scratch->mark[seq] == PLAN_YIELDS ||
+        !plan_worker_for(p, seq, &worker))
+        return false;
+    take_promise(p, s, worker);
+    p->scratch->reserves[seq] = true;
+    p->d->place[p->d->n_place++] = (struct sched_move){seq, worker};
+    return true;
+}
+
 bool plan_move_out(struct plan *p, uint32_t seq)
 {
     const struct sched_seq *s = &p->seqs[seq];
@@ -393,11 +429,10 @@ bool plan_move_out(struct plan *p, uint32_t seq)
     if (p->copies_left == 0 || !plan_worker_for(p, seq, &worker))
         return false;
     p->copies_left--;
-    p->workers[worker].n_free_blocks -= sched_promise(p->limits, s);
-    p->workers[worker].n_free_slots--;
+    take_promise(p, s, worker);
     p->sums.n_leaving++;
     p->sums.leaving_blocks += s->n_freed;
-    p->sums.yieldable_blocks -= s->n_freed;
+    p->sums.yieldable_blocks -= yieldable(s);
     p->scratch->mark[seq] = PLAN_MOVES;
     p->d->out[p->d->n_out++] = (struct sched_move){seq, worker};
     return true;

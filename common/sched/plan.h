@@ -34,6 +34,7 @@ struct plan_list {
 struct sched_scratch {
     uint32_t n_seqs_max;
     uint8_t *mark;                          /* [n_seqs_max] enum plan_mark */
+    bool *reserves;                         /* [n_seqs_max] is in decision.place */
     uint32_t *next;                         /* [n_seqs_max] of the same list */
     struct sched_rows *picked[PLAN_GROUPS]; /* [n_seqs_max] rows given, by group */
 };
@@ -94,13 +95,17 @@ bool plan_make_room(struct plan *p, uint32_t seq, uint32_t n_tokens);
 /* Starts a copy to the preferred worker, else to the one with most free blocks.  False: none can
  * take the whole request, or no copy is free. */
 bool plan_move_out(struct plan *p, uint32_t seq);
-/* Is there a worker that could? */
+/* Is there a worker that could?  Where it has a reservation no other may. */
 bool plan_worker_for(const struct plan *p, uint32_t seq, uint32_t *worker);
 /* Starts a copy of an idle resident back.  False: no blocks, no copy free. */
 bool plan_move_in(struct plan *p, uint32_t seq);
 /* The newest decode of the last best-effort class that is in nothing yet; SCHED_NONE: none.  The
  * search goes on where it stopped: one that was refused is not offered again. */
 uint32_t plan_newest_decode(struct plan *p);
+
+/* Reserves a place at a worker for best effort on the device, or with rows: its full blocks are copied
+ * there as they fill.  False: it has one, or none can take the whole request. */
+bool plan_reserve(struct plan *p, uint32_t seq);
 
 bool plan_enter(struct plan *p, uint32_t seq);
 /* All entries are taken back. */
@@ -193,13 +198,17 @@ void plan_unstick(struct plan *p);
 /* The newest yield at once until all other decodes can grow in this very sweep. */
 void plan_preempt_for_decodes(struct plan *p);
 
-/* The newest decode goes out if fewer than reserve blocks are free, or somebody waited for blocks,
- * and no other is on its way. */
-void plan_relieve(struct plan *p, uint32_t reserve);
+/* The newest decodes go out until reserve blocks are free or come free when copies end; at most `most`
+ * are on their way.  Where somebody waited for blocks and none is, one goes in any case. */
+void plan_relieve(struct plan *p, uint32_t reserve, uint32_t most);
+
+/* Blocks that best-effort decodes on the device need to make one token each. */
+uint32_t plan_decode_growth(const struct plan *p);
 
 /* The oldest resident that may enter comes back, if `keep` blocks stay free beside all that it may
- * ever need. */
+ * ever need, and no other is on its way.  Or as many of the oldest as that holds for. */
 void plan_copy_back(struct plan *p, uint32_t keep);
+void plan_copy_all_back(struct plan *p, uint32_t keep);
 
 /* Blocks, as a share of the device's. */
 static inline uint32_t plan_share(const struct plan *p, uint32_t pct)

@@ -288,29 +288,58 @@ void plan_unstick(struct plan *p)
         plan_yield(p);
 }
 
-void plan_copy_back(struct plan *p, uint32_t keep)
+static void copy_back(struct plan *p, uint32_t keep, uint32_t most)
 {
-    uint32_t seq = plan_next(p, PLAN_RESIDENT, SCHED_NONE);
+    uint64_t owed = 0; /* to those that begin to return now, beyond what they take at once */
 
-    if (seq == SCHED_NONE || p->sums.n_returning > 0)
+    if (p->sums.n_returning > 0)
         return;
-    const struct sched_seq *s = &p->seqs[seq];
-    if (s->last_move_ns != 0 && s->last_move_ns + p->limits->be_settle_ns > p->state->now_ns)
-        return;
-    if ((uint64_t)sched_promise(p->limits, s) + keep <= p->n_free)
-        plan_move_in(p, seq);
+    for (uint32_t seq = plan_next(p, PLAN_RESIDENT, SCHED_NONE); seq != SCHED_NONE && most > 0;
+         seq = plan_next(p, PLAN_RESIDENT, seq), most--) {
+        const struct sched_seq *s = &p->seqs[seq];
+        uint64_t promise = sched_promise(p->limits, s), free_before = p->n_free;
+
+        if (s->last_move_ns != 0 && s->last_move_ns + p->limits->be_settle_ns > p->state->now_ns)
+            return;
+        if (promise + owed + keep > p->n_free || !plan_move_in(p, seq))
+            return;
+        owed += promise - (free_before - p->n_free);
+    }
 }
 
-void plan_relieve(struct plan *p, uint32_t reserve)
+void plan_copy_back(struct plan *p, uint32_t keep)
+{
+    copy_back(p, keep, 1);
+}
+
+void plan_copy_all_back(struct plan *p, uint32_t keep)
+{
+    copy_back(p, keep, UINT32_MAX);
+}
+
+void plan_relieve(struct plan *p, uint32_t reserve, uint32_t most)
 {
     const struct sched_state *s = p->state;
+    bool waited = s->be_starved || s->be_stuck;
 
-    /* One at a time: its blocks come free when the copy has ended, and then one looks again. */
-    if (p->sums.n_leaving > 0 || (p->n_free >= reserve && !s->be_starved && !s->be_stuck))
-        return;
-    uint32_t newest = plan_newest_decode(p);
-    if (newest != SCHED_NONE)
+    while (p->copies_left > 0 && p->sums.n_leaving < most &&
+           (p->n_free + (uint64_t)p->sums.leaving_blocks < reserve ||
+            (waited && p->sums.n_leaving == 0))) {
+        uint32_t newest = plan_newest_decode(p);
+        if (newest == SCHED_NONE)
+            return;
         plan_move_out(p, newest);
+    }
+}
+
+uint32_t plan_decode_growth(const struct plan *p)
+{
+    uint32_t n = 0;
+
+    for (uint32_t seq = plan_next(p, PLAN_BE_DECODE, SCHED_NONE); seq != SCHED_NONE;
+         seq = plan_next(p, PLAN_BE_DECODE, seq))
+        n += sched_growth(p->limits, &p->seqs[seq], p->seqs[seq].n_kv + 1);
+    return n;
 }
 
 void plan_preempt_for_decodes(struct plan *p)

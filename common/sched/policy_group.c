@@ -34,7 +34,7 @@ static void place(struct plan *p)
         plan_send_decodes_out(p);
         break;
     case SCHED_OFFLOAD_AUTO:
-        plan_relieve(p, plan_share(p, p->limits->params.auto_free_pct));
+        plan_relieve(p, plan_share(p, p->limits->params.auto_free_pct), 1);
         fill_device(p);
         break;
     }

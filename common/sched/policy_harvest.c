@@ -10,7 +10,9 @@
  * Not expressed: preemption inside an iteration, at layer safepoints; a sweep is bounded by
  * sweep_max_ns instead.  HyGen's order by shared prefixes: prompts are taken by age.
  *
- * Of the device it needs `checkpoint`; arenas serve as swap space, nobody decodes there.
+ * Arenas serve as swap space, nobody decodes there: all on the device have a reservation, their full
+ * blocks are copied as they fill, and one that must yield at once goes on from the last of these.  Where
+ * the device copies blocks by itself (the simulated one) nothing is reserved: only the link's time counts.
  * Reads: auto_free_pct, slo_use_pct. */
 #include "common/sched/plan.h"
 
@@ -50,6 +52,17 @@ static void preempt(struct plan *p, uint32_t reserve)
     plan_unstick(p);
 }
 
+/* Whoever computes on the device, as far as there is swap space. */
+static void keep_in_host_memory(struct plan *p)
+{
+    static const enum plan_group groups[] = {PLAN_BE_DECODE, PLAN_BE_PREFILL};
+
+    for (size_t g = 0; g < sizeof groups / sizeof *groups; g++) {
+        for (uint32_t i = 0; i < p->n_picked[groups[g]]; i++)
+            plan_reserve(p, p->scratch->picked[groups[g]][i].seq);
+    }
+}
+
 static void decide(const struct sched_state *state, struct sched_decision *d)
 {
     struct plan p;
@@ -67,6 +80,8 @@ static void decide(const struct sched_state *state, struct sched_decision *d)
     plan_be_decodes(&p, budget_ns, UINT32_MAX);
     plan_be_chunks(&p, budget_ns, UINT32_MAX, keep);
     d->checkpoint = p.limits->n_workers > 0;
+    if (!p.limits->checkpoints)
+        keep_in_host_memory(&p);
     plan_close(&p, false);
 }
 

@@ -24,10 +24,11 @@
  * attention; at a worker it makes what one more resident adds.  Best effort decodes on the device
  * while there is room and that is worth more; the newest leaves for a worker when free blocks fall
  * below what latency-sensitive growth needs (auto_free_pct) plus one waiting prompt: that staging
- * place is what feeds the workers.  Where more are resident than workers can use, so that another
- * prompt's output would not pay for its computing, no prompt begins, nothing is staged, and the
- * oldest residents come back as room is there: then this is `harvest`.  Nobody moves again within
- * be_settle_ns, and no place is preferred that is not PLACE_MARGIN better.
+ * place is what feeds the workers.  Where a prompt that begins is meant for a worker it has its place
+ * there from the start, and is copied while it is computed.  Where more are resident than workers can
+ * use, so that another prompt's output would not pay for its computing, no prompt begins, nothing is
+ * staged, and the oldest residents come back as room is there: then this is `harvest`.  Nobody moves
+ * again within be_settle_ns, and no place is preferred that is not PLACE_MARGIN better.
  *
  * Prompts with time.  A latency-sensitive prompt that would take the whole budget is made smaller by
  * what decodes and returned rows cost, as long as all that wait are in time twice over.
@@ -372,6 +373,7 @@ static void decide(const struct sched_state *state, struct sched_decision *d)
     omni_bring_back(&o);
     o.best_effort_ns = best_effort_budget_ns(&o);
     give_best_effort(&o);
+    omni_reserve_for_prompts(&o);
     d->ride = !omni_is_without(&o, SCHED_WITHOUT_RIDING);
     close(&o);
 }

@@ -49,6 +49,9 @@ void omni_judge(struct omni *o);
 void omni_place(struct omni *o);
 void omni_bring_back(struct omni *o);
 
+/* Places at workers for the prompts in this sweep, where workers come first. */
+void omni_reserve_for_prompts(struct omni *o);
+
 /* Blocks that a prompt which begins must leave free. */
 uint32_t omni_blocks_to_leave(const struct omni *o);
 

@@ -256,11 +256,42 @@ static bool device_is_short(const struct omni *o)
            (p->state->be_stuck && p->sums.n_leaving == 0);
 }
 
+/* Is a prompt that begins now meant for a worker?  Then its blocks are copied there as they fill. */
+static bool workers_come_first(const struct omni *o)
+{
+    return o->can_offload && !o->surplus &&
+           (o->at_workers > 1 + PLACE_MARGIN || device_is_short(o));
+}
+
+/* Most of what those with a reservation have is there already. */
+static void send_reserved(struct omni *o)
+{
+    struct plan *p = &o->p;
+
+    for (uint32_t seq = plan_next(p, PLAN_BE_DECODE, SCHED_NONE);
+         seq != SCHED_NONE && p->copies_left > 0; seq = plan_next(p, PLAN_BE_DECODE, seq)) {
+        if (p->seqs[seq].reserved && plan_is_idle(p, seq))
+            plan_move_out(p, seq);
+    }
+}
+
+void omni_reserve_for_prompts(struct omni *o)
+{
+    struct plan *p = &o->p;
+
+    if (!workers_come_first(o))
+        return;
+    for (uint32_t i = 0; i < p->n_picked[PLAN_BE_PREFILL]; i++)
+        plan_reserve(p, p->scratch->picked[PLAN_BE_PREFILL][i].seq);
+}
+
 void omni_place(struct omni *o)
 {
     struct plan *p = &o->p;
     bool eager = o->at_workers > 1 + PLACE_MARGIN;
 
+    if (workers_come_first(o))
+        send_reserved(o);
     while (o->can_offload && p->copies_left > 0 && (eager || device_is_short(o))) {
         uint32_t newest = plan_newest_decode(p);
         if (newest == SCHED_NONE)

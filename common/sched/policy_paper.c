@@ -68,9 +68,9 @@ static void decide(const struct sched_state *state, struct sched_decision *d)
     reserve = plan_share(&p, p.limits->params.auto_free_pct);
     plan_ls_decodes(&p);
     plan_ls_chunks(&p, budget_ns, UINT32_MAX);
-    plan_relieve(&p, reserve);
+    plan_relieve(&p, reserve, UINT32_MAX);
     if (!state->be_starved && p.sums.n_waiting == 0)
-        plan_copy_back(&p, 2 * reserve);
+        plan_copy_all_back(&p, 2 * reserve);
     plan_unstick(&p);
     reserve_for_results(&p, budget_ns);
     plan_be_decodes(&p, budget_ns, UINT32_MAX);

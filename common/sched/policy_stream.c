@@ -53,9 +53,9 @@ static void decide(const struct sched_state *state, struct sched_decision *d)
     plan_ls_decodes(&p);
     plan_ls_chunks(&p, budget_ns, UINT32_MAX);
     if (p.limits->host_bytes_per_ns > 0)
-        plan_relieve(&p, reserve);
+        plan_relieve(&p, reserve, UINT32_MAX);
     if (!state->be_starved && p.sums.n_waiting == 0)
-        plan_copy_back(&p, 2 * reserve);
+        plan_copy_all_back(&p, 2 * reserve);
     plan_unstick(&p);
     plan_be_decodes(&p, budget_ns, UINT32_MAX);
     link_ns = stream_residents(&p, budget_ns);

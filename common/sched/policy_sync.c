@@ -143,12 +143,13 @@ static void offload(struct plan *p, double budget_ns)
         plan_forget_enters(p);
 }
 
-/* Below 95 % of the blocks after it, and nobody moves out: the first comes back. */
+/* The last go out until all others can grow.  Below 95 % of the blocks after it, and nobody moves
+ * out: the first come back. */
 static void swap(struct plan *p)
 {
-    plan_relieve(p, 0);
+    plan_relieve(p, plan_decode_growth(p), UINT32_MAX);
     if (p->sums.n_leaving == 0 && !p->state->be_starved)
-        plan_copy_back(p, plan_share(p, 5));
+        plan_copy_all_back(p, plan_share(p, 5));
     plan_unstick(p);
 }
 

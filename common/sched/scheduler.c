@@ -18,8 +18,9 @@ static struct sched_scratch *create_scratch(uint32_t n_seqs)
         return NULL;
     s->n_seqs_max = n_seqs;
     s->mark = calloc((size_t)n_seqs + 1, sizeof *s->mark);
+    s->reserves = calloc((size_t)n_seqs + 1, sizeof *s->reserves);
     s->next = calloc((size_t)n_seqs + 1, sizeof *s->next);
-    ok = s->mark != NULL && s->next != NULL;
+    ok = s->mark != NULL && s->reserves != NULL && s->next != NULL;
     for (uint32_t g = 0; g < PLAN_GROUPS; g++) {
         s->picked[g] = calloc((size_t)n_seqs + 1, sizeof *s->picked[g]);
         ok = ok && s->picked[g] != NULL;
@@ -33,6 +34,7 @@ static void destroy_scratch(struct sched_scratch *s)
     if (s == NULL)
         return;
     free(s->mark);
+    free(s->reserves);
     free(s->next);
     for (uint32_t g = 0; g < PLAN_GROUPS; g++)
         free(s->picked[g]);
@@ -45,13 +47,14 @@ int sched_decision_init(struct sched_decision *d, uint32_t n_seqs,
     memset(d, 0, sizeof *d);
     d->rows = calloc((size_t)n_seqs + 1, sizeof *d->rows);
     d->yield = calloc((size_t)n_seqs + 1, sizeof *d->yield);
+    d->place = calloc((size_t)n_seqs + 1, sizeof *d->place);
     d->out = calloc((size_t)limits->copies_max + 1, sizeof *d->out);
     d->in = calloc((size_t)limits->copies_max + 1, sizeof *d->in);
     d->enter = calloc((size_t)limits->returned_max + 1, sizeof *d->enter);
     d->elsewhere = calloc((size_t)limits->elsewhere_max + 1, sizeof *d->elsewhere);
     d->scratch = create_scratch(n_seqs);
-    if (d->rows == NULL || d->yield == NULL || d->out == NULL || d->in == NULL ||
-        d->enter == NULL || d->elsewhere == NULL || d->scratch == NULL ||
+    if (d->rows == NULL || d->yield == NULL || d->place == NULL || d->out == NULL ||
+        d->in == NULL || d->enter == NULL || d->elsewhere == NULL || d->scratch == NULL ||
         d->scratch->n_seqs_max != n_seqs)
         return -ENOMEM;
     return 0;
@@ -61,6 +64,7 @@ void sched_decision_fini(struct sched_decision *d)
 {
     free(d->rows);
     free(d->yield);
+    free(d->place);
     free(d->out);
     free(d->in);
     free(d->enter);

@@ -4,7 +4,7 @@
  * sched_state), asks a policy, and carries the decision out; the simulator does the same with the
  * same code.  Nothing here touches blocks, slots or memory: the policy keeps its own count of free
  * blocks while it decides, so that what it decides can be carried out as it stands, in this order:
- * prefixes of rows that begin are shared, yields, moves in, moves out, rows, entries.
+ * prefixes of rows that begin are shared, yields, moves in, moves out, reservations, rows, entries.
  *
  * Order of rows in a batch: latency-sensitive decodes, latency-sensitive chunks, best-effort
  * chunks, best-effort decodes (as the paper has it, arXiv 2603.12831); within a group by class,
@@ -12,7 +12,8 @@
  *
  * Rules that hold for every policy, and are tested on random states:
  *   - rows, sequences, blocks, copies, slots and returned rows stay within the state's bounds
- *   - a latency-sensitive sequence never waits for blocks that best effort could give up
+ *   - a latency-sensitive sequence never waits for blocks that best effort could give up: all of its
+ *     blocks but those of a sequence that is being copied, which come free when the copy ends
  *   - no latency-sensitive sequence moves or yields
  *   - a sequence is in at most one list; one that moves or yields is in no row
  *   - no best-effort prompt begins while one that has begun gets no rows
@@ -49,6 +50,10 @@ struct sched_decision {
     uint32_t n_seqs_a;      /* of them in batch A; the rest run as batch B (two-batch sweep) */
     struct sched_move *out; /* [copies_max] device -> arena */
     uint32_t n_out;
+    struct sched_move
+        *place; /* [n_seqs] get a reservation at a worker, and go on: on the device, or with
+                                 rows of this sweep */
+    uint32_t n_place;
     uint32_t *in; /* [copies_max] arena -> device */
     uint32_t n_in;
     uint32_t *yield; /* [n_seqs] lose their KV, wait again; carried out first */
@@ -70,7 +75,8 @@ struct sched_decision {
     /* What the device must be able to do for some policies; false with the others. */
     bool stream;     /* rows may be of ARENA sequences: their KV is read over the host link */
     bool checkpoint; /* best-effort blocks are copied to host memory as they fill, so that a move
-                        out has the last block of each group left to copy */
+                        out has the last block of each group left to copy: those with a reservation,
+                        which they keep on their way back, or all, by a device that does it itself */
 
     bool be_starved;            /* a best-effort sequence could not begin for want of blocks */
     bool be_stuck;              /* one that decodes could not grow */

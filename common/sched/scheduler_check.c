@@ -11,6 +11,7 @@ struct check {
     const struct sched_limits *limits;
     const struct sched_decision *d;
     uint8_t *where; /* [n_seqs] enum listed */
+    bool *reserves; /* [n_seqs] */
     uint64_t blocks_taken, blocks_given;
     const char *broken;
 };
@@ -68,6 +69,36 @@ static void check_rows(struct check *c)
     demand(c, n_chunk <= c->limits->chunk_max, "prefill rows out of bounds");
 }
 
+/* Beside the moves out, of whose promises `taken` and `slots` are; any list may hold them too. */
+static void check_place(struct check *c, uint64_t *taken, uint32_t *slots)
+{
+    for (uint32_t i = 0; i < c->d->n_place; i++) {
+        const struct sched_move *m = &c->d->place[i];
+
+        demand(c, m->seq < c->state->n_seqs, "a reservation of what is not there");
+        if (c->broken != NULL)
+            return;
+        const struct sched_seq *s = &c->state->seqs[m->seq];
+        bool rows = c->where[m->seq] == ROWS;
+
+        demand(c, !s->latency_sensitive && !s->reserved && !c->reserves[m->seq],
+               "a reservation that nobody may have");
+        c->reserves[m->seq] = true;
+        demand(c, rows || (s->place == SCHED_DEVICE && c->where[m->seq] == NOWHERE),
+               "a reservation of what is not on the device");
+        demand(c, m->worker < c->limits->n_workers && c->state->workers[m->worker].usable,
+               "a reservation at a worker that is not usable");
+        if (c->broken != NULL)
+            return;
+        taken[m->worker] += sched_promise(c->limits, s);
+        slots[m->worker]++;
+        demand(c,
+               taken[m->worker] <= c->state->workers[m->worker].n_free_blocks &&
+                   slots[m->worker] <= c->state->workers[m->worker].n_free_slots,
+               "an arena reserves more than it has");
+    }
+}
+
 static void check_out(struct check *c)
 {
     uint64_t taken[LATENCY_WORKERS_MAX] = {0};
@@ -80,8 +111,11 @@ static void check_out(struct check *c)
         demand(c, sched_is_decode(s), "a move out not at a token boundary");
         demand(c, m->worker < c->limits->n_workers && c->state->workers[m->worker].usable,
                "a move to a worker that is not usable");
+        demand(c, !s->reserved || m->worker == s->worker, "a move past the own reservation");
         if (c->broken != NULL)
             return;
+        if (s->reserved)
+            continue;
         taken[m->worker] += sched_promise(c->limits, s);
         slots[m->worker]++;
         demand(c,
@@ -89,6 +123,7 @@ static void check_out(struct check *c)
                    slots[m->worker] <= c->state->workers[m->worker].n_free_slots,
                "an arena promises more than it has");
     }
+    check_place(c, taken, slots);
 }
 
 static void check_other_lists(struct check *c)
@@ -102,7 +137,8 @@ static void check_other_lists(struct check *c)
     }
     for (uint32_t i = 0; i < d->n_yield; i++) {
         const struct sched_seq *s = list(c, d->yield[i], YIELD);
-        demand(c, s->place == SCHED_DEVICE, "a yield of what is not on the device");
+        demand(c, s->place == SCHED_DEVICE && !s->in_copy,
+               "a yield of what is not on the device, or being copied");
         c->blocks_given += s->n_freed;
     }
     for (uint32_t i = 0; i < d->n_enter; i++) {
@@ -145,7 +181,7 @@ static uint64_t best_effort_could_give(const struct check *c)
 
         if (s->latency_sensitive || c->where[i] == YIELD)
             continue;
-        n += s->place == SCHED_DEVICE ? s->n_freed : 0;
+        n += s->place == SCHED_DEVICE && !s->in_copy ? s->n_freed : 0;
         if (c->where[i] == IN || (c->where[i] == ROWS && s->place != SCHED_ARENA))
             n += sched_growth(c->limits, s, holds);
     }
@@ -267,8 +303,12 @@ const char *sched_check(const struct sched_state *state, const struct sched_deci
     struct check c = {.state = state, .limits = state->limits, .d = decision};
 
     c.where = calloc((size_t)state->n_seqs + 1, sizeof *c.where);
-    if (c.where == NULL)
+    c.reserves = calloc((size_t)state->n_seqs + 1, sizeof *c.reserves);
+    if (c.where == NULL || c.reserves == NULL) {
+        free(c.where);
+        free(c.reserves);
         return "no memory to check";
+    }
     check_rows(&c);
     check_out(&c);
     check_other_lists(&c);
@@ -276,5 +316,6 @@ const char *sched_check(const struct sched_state *state, const struct sched_deci
     if (c.broken == NULL)
         check_fairness(&c);
     free(c.where);
+    free(c.reserves);
     return c.broken;
 }

@@ -31,6 +31,8 @@ struct sched_seq {
     uint8_t latency_sensitive; /* of the first class, 0; best effort is of 1 and beyond */
     uint8_t in_slot;           /* ARENA: a token is under way */
     uint8_t has_output;        /* its prompt has been computed once */
+    uint8_t reserved;          /* an arena keeps blocks and a slot for it, at `worker` */
+    uint8_t in_copy;           /* DEVICE: full blocks are being copied; it may not yield now */
     uint32_t n_kv;             /* positions computed */
     uint32_t n_todo;           /* to compute before the next token: 1 = a decode; never 0 */
     uint32_t n_rest;           /* output tokens still allowed, the next one included */
@@ -39,7 +41,7 @@ struct sched_seq {
     uint32_t n_blocks; /* device blocks held, per layer group */
     uint32_t n_freed;  /* of all groups: would come free if it went (shared ones would not) */
     uint32_t n_shared; /* WAITING: leading positions that others' blocks give it; whole blocks */
-    uint32_t worker;   /* ARENA, LEAVING, RETURNING; else the preferred one, or SCHED_NONE */
+    uint32_t worker;   /* where it is reserved; else the preferred one, or SCHED_NONE */
     uint64_t arrival_ns;
     uint64_t first_due_ns;  /* latency-sensitive: arrival + TTFT objective; 0 = none */
     uint64_t tpot_slo_ns;   /* 0 = none */
@@ -96,6 +98,7 @@ struct sched_limits {
     uint64_t kv_token_bytes;  /* over all layers */
     uint32_t n_workers;       /* <= LATENCY_WORKERS_MAX */
     bool two_batch;           /* the device can alternate two batches in a sweep */
+    bool checkpoints;         /* it copies blocks to host memory as they fill, by itself */
     double host_bytes_per_ns; /* device reads of host memory (`stream`); 0 = it cannot */
     uint32_t elsewhere_max;   /* sequences that a CPU-only engine takes (`headroom`) */
     uint64_t tpot_slo_ns;     /* of the first class by default, to tune budgets to; 0 = none */

@@ -86,6 +86,7 @@ static void random_limits(struct sched_fixture *f)
     l->kv_token_bytes = 32 * 4096;
     l->n_workers = fixture_below(f, FIXTURE_WORKERS_MAX + 1);
     l->two_batch = chance(f, 50);
+    l->checkpoints = chance(f, 50);
     l->host_bytes_per_ns = chance(f, 50) ? 25 : 0;
     l->elsewhere_max = fixture_below(f, 8);
     l->tpot_slo_ns = chance(f, 20) ? 0 : 50 * ms;
@@ -191,6 +192,10 @@ static void random_place(struct sched_fixture *f, struct sched_seq *s)
         if (!take_blocks(f, &at,
                          kind == 2 && !at.latency_sensitive ? at.n_kv + at.n_todo + 1 : at.n_kv))
             return;
+        if (!at.latency_sensitive && chance(f, 25)) {
+            at.reserved = take_arena(f, &at);
+            at.in_copy = at.reserved && chance(f, 30);
+        }
         *s = at;
         return;
     }

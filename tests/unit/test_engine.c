@@ -138,6 +138,8 @@ static void test_always_with_one_two_and_three_workers(void **state)
         const char *const settings[] = {"engine.offload=always", workers[i], NULL};
         run(settings);
         assert_all_went_out();
+        /* Where a prompt will decode is known: what an earlier sweep computed of it is there. */
+        assert_true(stat(ENGINE_STAT_MIRRORED_BLOCKS) > 0);
     }
 }
 
@@ -401,6 +403,22 @@ static void test_all_policies(void **state)
     }
 }
 
+/* Nobody decodes at a worker, and full blocks are in its arena before anybody has to go. */
+static void test_harvest_copies_blocks_as_they_fill(void **state)
+{
+    static const char *const settings[] = {"engine.kv_blocks=24", "slo.be_settle_ms=0",
+                                           "group.n_workers=2", NULL};
+
+    (void)state;
+    init(settings);
+    group.priced = device_waits(); /* the simulated device is not */
+    run_as(sched_policy_find("harvest", NULL));
+    assert_int_equal(stat(ENGINE_STAT_TOKENS_WORKER), 0);
+    assert_true(stat(ENGINE_STAT_MIRRORED_BLOCKS) > 0);
+    assert_true(stat(ENGINE_STAT_COPIES_OUT) + stat(ENGINE_STAT_RETREATS) > 0);
+    assert_true(stat(ENGINE_STAT_COPIES_IN) > 0);
+}
+
 /* ---- Little memory --------------------------------------------------------------------------- */
 
 /* Best effort holds all blocks when the latency-sensitive ones come. */
@@ -422,6 +440,29 @@ static void test_best_effort_yields(void **state)
         assert_tokens(i);
     assert_true(stat(ENGINE_STAT_YIELDS) > 0);
     assert_true(stat(ENGINE_STAT_RECOMPUTED) > 0);
+}
+
+/* The same where blocks are kept in host memory: what is there is not computed again. */
+static void test_best_effort_retreats(void **state)
+{
+    static const char *const settings[] = {"engine.kv_blocks=12", "engine.auto_free_pct=0",
+                                           "slo.be_settle_ms=0", NULL};
+
+    (void)state;
+    init(settings);
+    group.policy = sched_policy_find("harvest", NULL);
+    group_start(&group);
+    for (uint32_t i = 0; i < N_BE; i++)
+        submit(i);
+    group_wait(&group, group_has_begun, 1);
+    for (uint32_t i = N_BE; i < N; i++)
+        submit(i);
+    group_wait(&group, group_all_ended, N);
+    group_stop(&group);
+    for (uint32_t i = 0; i < N; i++)
+        assert_tokens(i);
+    assert_true(stat(ENGINE_STAT_RETREATS) > 0);
+    assert_true(stat(ENGINE_STAT_COPIES_IN) >= stat(ENGINE_STAT_RETREATS));
 }
 
 enum { FULL_BLOCKS = 3, FULL_PROMPT = 40 };
@@ -521,7 +562,8 @@ static void test_cancel_while_jobs_are_out(void **state)
 
 /* ---- Copies beside sweeps, shared blocks, refusals ------------------------------------------- */
 
-/* Wide heads make a KV of 28 MB, whose copy takes much longer than a sweep of one row. */
+/* Wide heads make a KV of 28 MB, whose copy takes much longer than a sweep of one row.  One chunk: of
+ * several the first would be there already when the last is computed. */
 static void test_sweeps_end_during_copies(void **state)
 {
     struct model_random_options model = model_random_defaults();
@@ -533,6 +575,8 @@ static void test_sweeps_end_during_copies(void **state)
     group_set(&group, "engine.offload=always");
     group_set(&group, "engine.kv_type=f32");
     group_set(&group, "engine.kv_blocks=40");
+    group_set(&group, "engine.batch_tokens_max=1024");
+    group_set(&group, "engine.chunk_tokens=1000");
     group_set(&group, "worker.arena_mb=32");
     group_start(&group);
     uint32_t n = make_prompt(9, 40, tokens);
@@ -691,7 +735,9 @@ int main(void)
         cmocka_unit_test(test_workers_that_stand_still_are_not_waited_for),
         cmocka_unit_test(test_policies_that_cannot_be_carried_out_are_refused),
         cmocka_unit_test(test_all_policies),
+        cmocka_unit_test(test_harvest_copies_blocks_as_they_fill),
         cmocka_unit_test(test_best_effort_yields),
+        cmocka_unit_test(test_best_effort_retreats),
         cmocka_unit_test(test_one_that_outgrows_the_device_waits_for_a_worker),
         cmocka_unit_test(test_one_that_outgrew_the_device_and_yields_fails),
         cmocka_unit_test(test_cancel_while_jobs_are_out),

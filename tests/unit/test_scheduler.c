@@ -250,6 +250,60 @@ static void test_group_brings_the_oldest_back_when_there_is_room(void **state)
     assert_int_equal(decision.n_in, 0);
 }
 
+/* Half of 100 blocks are to be free, 5 are: three sequences of 19 do it, or as many as copies go. */
+static void test_several_leave_at_a_time(void **state)
+{
+    static const char *const names[] = {"paper", "stream"};
+
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        fixture_roomy(&fixture);
+        fixture.limits.host_bytes_per_ns = 10;
+        fixture.limits.n_blocks = fixture.state.n_free_blocks = 100;
+        fixture.limits.params.auto_free_pct = 50;
+        for (uint32_t n = 0; n < 5; n++)
+            fixture_add(&fixture, 1, SCHED_DEVICE, 304);
+        decide_checked(find(names[i]), &fixture.state, &decision);
+        assert_int_equal(decision.n_out, 3);
+        fixture.limits.copies_max = 2;
+        decide_checked(find(names[i]), &fixture.state, &decision);
+        assert_int_equal(decision.n_out, 2);
+    }
+}
+
+/* Eight decodes at the end of their blocks want eight more, two are free: of two blocks each. */
+static void test_sync_sends_out_until_the_others_can_grow(void **state)
+{
+    (void)state;
+    fixture_roomy(&fixture);
+    fixture.limits.n_blocks = fixture.state.n_free_blocks = 18;
+    for (uint32_t n = 0; n < 8; n++)
+        fixture_add(&fixture, 1, SCHED_DEVICE, 32);
+    decide_checked(find("sync"), &fixture.state, &decision);
+    assert_int_equal(decision.n_out, 3);
+    assert_int_equal(decision.out[0].seq, 7);
+    assert_int_equal(decision.n_yield, 0);
+}
+
+/* All that have room for what they may ever need: 15 blocks each. */
+static void test_several_return_at_a_time(void **state)
+{
+    static const char *const names[] = {"paper", "stream", "sync"};
+
+    (void)state;
+    for (size_t i = 0; i < 3; i++) {
+        fixture_roomy(&fixture);
+        fixture.limits.n_blocks = fixture.state.n_free_blocks = 36;
+        fixture.limits.params.auto_free_pct = 5;
+        for (uint32_t n = 0; n < 4; n++)
+            fixture_add(&fixture, 1, SCHED_ARENA, 100);
+        decide_checked(find(names[i]), &fixture.state, &decision);
+        assert_int_equal(decision.n_in, 2);
+        assert_int_equal(decision.in[0], 0);
+        assert_int_equal(decision.in[1], 1);
+    }
+}
+
 /* A copy out goes to the preferred worker if that can take it, else to the emptiest. */
 static void test_copies_choose_their_worker(void **state)
 {
@@ -316,7 +370,7 @@ static void drop_best_effort(struct sched_fixture *f)
         struct sched_seq *s = &f->seqs[i];
         if (s->latency_sensitive)
             f->seqs[n++] = *s;
-        else if (s->place == SCHED_DEVICE)
+        else if (s->place == SCHED_DEVICE && !s->in_copy)
             f->state.n_free_blocks += s->n_freed;
     }
     f->state.n_seqs = n;
@@ -555,6 +609,9 @@ int main(void)
         cmocka_unit_test(test_group_never_drops_the_newest_for_one_that_is_stuck),
         cmocka_unit_test(test_group_always_decodes_in_arenas_alone),
         cmocka_unit_test(test_group_brings_the_oldest_back_when_there_is_room),
+        cmocka_unit_test(test_several_leave_at_a_time),
+        cmocka_unit_test(test_sync_sends_out_until_the_others_can_grow),
+        cmocka_unit_test(test_several_return_at_a_time),
         cmocka_unit_test(test_copies_choose_their_worker),
         cmocka_unit_test(test_prompts_go_by_due_time),
         cmocka_unit_test(test_best_effort_yields_newest_and_last_class_first),
