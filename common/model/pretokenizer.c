@@ -31,6 +31,15 @@
     "| ?[^" SPACES "\\p{L}\\p{N}]+[\\r\\n]*|[" SPACES "]*[\\r\\n]+|[" SPACES "]+(?![^" SPACES      \
     "])|[" SPACES "]+"
 
+/* The pattern of o200k and, without contractions and with one digit per number, of Tekken: as Llama
+ * 3's, but a word also ends where a capital follows a small letter. */
+#define UPPER "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
+#define LOWER "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
+#define CASED_PATTERN(contraction, number)                                                         \
+    "[^\\r\\n\\p{L}\\p{N}]?" UPPER "*" LOWER "+" contraction "|[^\\r\\n\\p{L}\\p{N}]?" UPPER       \
+    "+" LOWER "*" contraction "|" number "| ?[^" SPACES "\\p{L}\\p{N}]+[\\r\\n/]*|[" SPACES        \
+    "]*[\\r\\n]+|[" SPACES "]+(?![^" SPACES "])|[" SPACES "]+"
+
 struct scheme {
     const char *name;
     bool whole_words;
@@ -41,7 +50,15 @@ static const struct scheme schemes[] = {
     {"gpt-2", false, {GPT2_PATTERN}},
     {"smollm", false, {"\\p{N}", GPT2_PATTERN}}, /* digits one by one, then as GPT-2 */
     {"llama-bpe", true, {LLAMA3_PATTERN("\\p{N}{1,3}")}},
+    {"llama3", true, {LLAMA3_PATTERN("\\p{N}{1,3}")}},
+    {"smaug-bpe", false, {LLAMA3_PATTERN("\\p{N}{1,3}")}}, /* SmolLM3 */
+    {"dbrx", false, {LLAMA3_PATTERN("\\p{N}{1,3}")}},      /* Phi-4 */
     {"qwen2", false, {LLAMA3_PATTERN("\\p{N}")}},
+    {"deepseek-r1-qwen", false, {LLAMA3_PATTERN("\\p{N}")}},
+    {"tekken", true, {CASED_PATTERN("", "\\p{N}")}}, /* Mistral Nemo */
+    {"gpt-4o",
+     false,
+     {CASED_PATTERN("(?i:'s|'t|'re|'ve|'m|'ll|'d)?", "\\p{N}{1,3}")}}, /* Phi-4-mini */
     {"default", false, {GPT2_PATTERN}},
 };
 #define N_SCHEMES (sizeof(schemes) / sizeof(schemes[0]))
@@ -71,7 +88,7 @@ static const struct scheme *find_scheme(struct gguf_string name)
 
 static void unknown_scheme(struct gguf_string name, struct gguf_error *err)
 {
-    char known[128] = "";
+    char known[256] = "";
     size_t used = 0;
 
     for (size_t i = 0; i < N_SCHEMES && used < sizeof(known); i++)

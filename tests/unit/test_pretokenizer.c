@@ -3,6 +3,7 @@
 #include "common/model/pretokenizer.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* The pieces, each followed by a bar. */
@@ -56,6 +57,82 @@ static void test_smollm(void **state)
     expect("smollm", "x\xc2\xbdy", "x|\xc2\xbd|y|");
 }
 
+/* Patterns that differ in contractions, digits and capitals.  The pieces are what Hugging Face's
+ * tokenizers makes of the models' own patterns. */
+static void test_patterns_after_llama3(void **state)
+{
+    static const struct {
+        const char *text, *llama3, *tekken, *gpt4o;
+    } cases[] = {
+        {"Hello world", "Hello| world|", "Hello| world|", "Hello| world|"},
+        {"HELLOWorld helloWORLD HelloWORLDagain", "HELLOWorld| helloWORLD| HelloWORLDagain|",
+         "HELLOWorld| hello|WORLD| Hello|WORLDagain|",
+         "HELLOWorld| hello|WORLD| Hello|WORLDagain|"},
+        {"I'll DON'T it's WE'VE x'S", "I|'ll| DON|'T| it|'s| WE|'VE| x|'S|",
+         "I|'ll| DON|'T| it|'s| WE|'VE| x|'S|", "I'll| DON'T| it's| WE'VE| x'S|"},
+        {"a  b   c", "a| | b|  | c|", "a| | b|  | c|", "a| | b|  | c|"},
+        {"end  ", "end|  |", "end|  |", "end|  |"},
+        {"x 123 4567 89", "x| |123| |456|7| |89|", "x| |1|2|3| |4|5|6|7| |8|9|",
+         "x| |123| |456|7| |89|"},
+        {"a,b!! (c)//\n", "a|,b|!!| (|c|)//\n|", "a|,b|!!| (|c|)//\n|", "a|,b|!!| (|c|)//\n|"},
+        {"a\n\nb \n c", "a|\n\n|b| \n| c|", "a|\n\n|b| \n| c|", "a|\n\n|b| \n| c|"},
+        {"http://x.org/y/\n/z", "http|://|x|.org|/y|/\n|/z|", "http|://|x|.org|/y|/\n/|z|",
+         "http|://|x|.org|/y|/\n/|z|"},
+        {"na\u00efve \u6771\u4eac! \u0130stanbul \u01c5a",
+         "na\u00efve| \u6771\u4eac|!| \u0130stanbul| \u01c5a|",
+         "na\u00efve| \u6771\u4eac|!| \u0130stanbul| \u01c5a|",
+         "na\u00efve| \u6771\u4eac|!| \u0130stanbul| \u01c5a|"},
+        {"cafe\u0301 e\u0301B\u0301", "cafe|\u0301| e|\u0301B|\u0301|",
+         "cafe\u0301| e\u0301|B\u0301|", "cafe\u0301| e\u0301|B\u0301|"},
+        {"a\u00a0 b\u180e!", "a|\u00a0| b|\u180e!|", "a|\u00a0| b|\u180e!|",
+         "a|\u00a0| b|\u180e!|"},
+        {"\r\n\r\nWin", "\r\n\r\n|Win|", "\r\n\r\n|Win|", "\r\n\r\n|Win|"},
+        {"'tis 'S", "'t|is| '|S|", "'tis| '|S|", "'tis| '|S|"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        expect("llama-bpe", cases[i].text, cases[i].llama3);
+        expect("smaug-bpe", cases[i].text, cases[i].llama3);
+        expect("dbrx", cases[i].text, cases[i].llama3);
+        expect("tekken", cases[i].text, cases[i].tekken);
+        expect("gpt-4o", cases[i].text, cases[i].gpt4o);
+    }
+    expect("deepseek-r1-qwen", "x 123", "x| |1|2|3|");
+}
+
+static int count_piece(void *context, const char *piece, size_t len)
+{
+    size_t *n = context;
+
+    (void)piece;
+    *n += len;
+    return 0;
+}
+
+/* A pattern that tries every place of a long word before it takes another way: once, not again and
+ * again; and no limit of the matcher is reached. */
+static void test_a_long_word_in_capitals(void **state)
+{
+    enum { BYTES = 1 << 20 };
+    char *text = malloc(BYTES);
+
+    (void)state;
+    assert_non_null(text);
+    memset(text, 'A', BYTES);
+    for (int i = 0; i < 2; i++) {
+        const char *name = i ? "gpt-4o" : "tekken";
+        struct pretokenizer *p;
+        size_t n = 0;
+
+        assert_int_equal(pretokenizer_open((struct gguf_string){name, 6}, &p, NULL), 0);
+        assert_int_equal(pretokenizer_cut(p, text, BYTES, count_piece, &n), 0);
+        assert_int_equal(n, BYTES);
+        pretokenizer_close(p);
+    }
+    free(text);
+}
+
 static void test_unicode(void **state)
 {
     (void)state;
@@ -98,9 +175,13 @@ static void test_callback_stops(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_gpt2),           cmocka_unit_test(test_smollm),
-        cmocka_unit_test(test_unicode),        cmocka_unit_test(test_ill_formed),
+        cmocka_unit_test(test_gpt2),
+        cmocka_unit_test(test_smollm),
+        cmocka_unit_test(test_unicode),
+        cmocka_unit_test(test_ill_formed),
         cmocka_unit_test(test_callback_stops),
+        cmocka_unit_test(test_patterns_after_llama3),
+        cmocka_unit_test(test_a_long_word_in_capitals),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
