@@ -1,49 +1,65 @@
 /* decode_attention.cu - see decode_attention.h.
  *
- * DESIGN.  Four warps share a piece: warp w takes tiles of 16 tokens w, w+4, ..., each with a ring of
- * STAGES tiles of its own in shared memory and its own running maximum, sum and output, so no barrier
- * stands in the loop and a warp that waits for memory holds up nobody.  A tile is 4 KiB of K and of V
- * at head_dim 128; with 3 stages a block has 64 KiB under way, which is more than the 18 KiB per
- * multiprocessor that 3.35 TB/s and 700 ns ask for.
+ * DESIGN.  The warps of a block share a piece: warp w takes tiles of 16 tokens w, w + WARPS, ..., each
+ * with a ring of STAGES tiles of its own in shared memory and its own running maximum, sum and output, so
+ * no barrier stands in the loop and a warp that waits for memory holds up nobody.  A tile is 4 KiB of K
+ * and of V at head_dim 128; with 4 warps of 3 stages a block has 64 KiB under way, which is more than the
+ * 18 KiB per multiprocessor that 3.35 TB/s and 700 ns ask for.  At head_dim 256 a warp's tile is twice
+ * that, and registers and shared memory allow 2 warps of 2 stages.
  * The rows of a warp's tile are the query heads of one KV head. */
 #include "gpu-engine/device/cuda/attention.cuh"
 #include "gpu-engine/device/cuda/decode_attention.h"
 
-enum { WARPS = 4, STAGES = 3, TILE = ATTENTION_FETCH, ROWS = ATTENTION_ROWS };
+enum { TILE = ATTENTION_FETCH, ROWS = ATTENTION_ROWS, WARPS_MAX = 4 };
+
+template <int D> struct decode_form {
+    static const int WARPS = D > 128 ? 2 : WARPS_MAX;
+    static const int STAGES = D > 128 ? 2 : 3;
+};
 
 /* One warp's ring. */
-template <int D> struct decode_ring {
-    uint16_t k[STAGES][TILE][D];
-    uint16_t v[STAGES][TILE][D];
+template <int D, int TYPE> struct decode_ring {
+    attention_tile<D, TYPE, TILE> tile[decode_form<D>::STAGES];
 };
 /* What the warps leave for the merge; lies over the rings. */
 template <int D> struct decode_left {
-    float out[WARPS][ROWS][D];
-    float max[WARPS][ROWS], sum[WARPS][ROWS];
+    float out[decode_form<D>::WARPS][ROWS][D];
+    float max[decode_form<D>::WARPS][ROWS], sum[decode_form<D>::WARPS][ROWS];
 };
 
 /* Visible tokens of a sequence, and the pieces that hold them. */
 struct decode_span {
-    uint32_t first, end;             /* tokens */
-    uint32_t split_first, split_end; /* pieces with visible tokens; none for ctx_len 0 */
+    uint32_t first, end, sinks;      /* tokens first..end-1 and 0..sinks-1; sinks <= first */
+    uint32_t split_sinks;            /* pieces below hold sinks; at most split_first */
+    uint32_t split_first, split_end; /* pieces with the others; none for ctx_len 0 */
 };
 
-static __host__ __device__ inline struct decode_span decode_span(uint32_t ctx_len, uint32_t window,
-                                                                 uint32_t split_tokens)
+static __device__ __forceinline__ struct decode_span decode_span(const struct decode_attention &a,
+                                                                 uint32_t ctx_len)
 {
-    struct decode_span s = {0, ctx_len, 0, 0};
-    if (window != 0 && ctx_len > window)
-        s.first = ctx_len - window;
-    s.split_first = s.first / split_tokens;
-    s.split_end = (ctx_len + split_tokens - 1) / split_tokens;
+    struct decode_span s = {0, ctx_len, 0, 0, 0, 0};
+    if (a.window != 0 && ctx_len > a.window)
+        s.first = ctx_len - a.window;
+    s.sinks = min(a.n_sinks, s.first);
+    s.split_first = s.first / a.split_tokens;
+    s.split_sinks = min((s.sinks + a.split_tokens - 1) / a.split_tokens, s.split_first);
+    s.split_end = (ctx_len + a.split_tokens - 1) / a.split_tokens;
     return s;
 }
+static __device__ __forceinline__ uint32_t span_pieces(const struct decode_span &s)
+{
+    return s.split_sinks + s.split_end - s.split_first;
+}
+static __device__ __forceinline__ bool span_has(const struct decode_span &s, uint32_t piece)
+{
+    return piece < s.split_sinks || (piece >= s.split_first && piece < s.split_end);
+}
 
-template <int D>
+template <int D, int TYPE>
 static __device__ __forceinline__ void warp_leave(decode_left<D> *left, const float o[D / 8][4],
                                                   const float max[2], const float sum[2])
 {
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, row = lane / 4, at = 2 * (lane % 4);
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, row = lane / 4;
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         const float total = row_sum(sum[h]);
@@ -52,17 +68,27 @@ static __device__ __forceinline__ void warp_leave(decode_left<D> *left, const fl
             left->sum[warp][row + 8 * h] = total;
         }
 #pragma unroll
-        for (int n = 0; n < D / 8; n++)
-            *(float2 *)&left->out[warp][row + 8 * h][8 * n + at] =
-                make_float2(o[n][2 * h], o[n][2 * h + 1]);
+        for (int p = 0; p < D / 8; p++) {
+            const struct output_pair pair = output_take<D, TYPE>(o, h, p);
+            *(float2 *)&left->out[warp][row + 8 * h][pair.at] = make_float2(pair.low, pair.high);
+        }
     }
 }
 
+static __device__ __forceinline__ void out_write(const struct decode_attention &a, size_t at,
+                                                 float y)
+{
+    const uint32_t type = cuda_kv_row_type(&a.kv);
+    a.out[at] =
+        type == KV_TYPE_BF16 ? element_round<KV_TYPE_BF16>(y) : element_round<KV_TYPE_F16>(y);
+}
+
 /* Adds the warps' parts in order; writes the output where the piece is the only one, else a part. */
-template <int D, int TYPE>
+template <int D>
 static __device__ __forceinline__ void block_leave(const struct decode_attention &a,
                                                    const decode_left<D> *left, bool only)
 {
+    const int WARPS = decode_form<D>::WARPS;
     const uint32_t group = a.n_heads / a.kv.n_kv_heads, head = blockIdx.y * group;
     const uint32_t n_splits = gridDim.x;
     for (uint32_t i = threadIdx.x; i < group * D; i += blockDim.x) {
@@ -77,7 +103,7 @@ static __device__ __forceinline__ void block_leave(const struct decode_attention
         }
         const size_t at = (size_t)blockIdx.z * a.n_heads + head + row;
         if (only) {
-            a.out[at * D + e] = element_round<TYPE>(out / sum);
+            out_write(a, at * D + e, out / sum);
             continue;
         }
         float *part = a.partial + (at * n_splits + blockIdx.x) * (D + 2);
@@ -87,75 +113,93 @@ static __device__ __forceinline__ void block_leave(const struct decode_attention
     }
 }
 
-/* Grid: (pieces, KV heads, sequences). */
+/* What this warp does of the piece: its tiles through its ring. */
 template <int D, int TYPE>
-static __global__ void __launch_bounds__(WARPS * 32)
-    decode_attention_kernel(const struct decode_attention a)
+static __device__ __forceinline__ void
+warp_attend(const struct decode_attention &a, const struct attention_range &range, uint32_t to,
+            const struct attention_seen_by &seen,
+            const attention_query<D, attention_wide<D>::SHARED> &q, decode_ring<D, TYPE> *ring,
+            float o[D / 8][4], float max[2], float sum[2])
 {
-    const struct decode_span span = decode_span(a.ctx_len[blockIdx.z], a.window, a.split_tokens);
-    if (blockIdx.x < span.split_first || blockIdx.x >= span.split_end)
-        return;
-    const uint32_t warp = threadIdx.x / 32, group = a.n_heads / a.kv.n_kv_heads;
+    const int WARPS = decode_form<D>::WARPS, STAGES = decode_form<D>::STAGES;
     const uint32_t *table = a.kv.tables + (size_t)blockIdx.z * a.kv.table_stride;
-    const uint32_t from = max(blockIdx.x * a.split_tokens, span.first / TILE * TILE);
-    const uint32_t to = min((blockIdx.x + 1) * a.split_tokens, span.end);
-    const uint32_t first[2] = {span.first, span.first}, end[2] = {to, to};
-    const float scale_log2 = a.scale * 1.44269504f;
-    decode_ring<D> *ring = (decode_ring<D> *)shared_memory() + warp;
-    uint32_t q[D / 16][4];
-    float o[D / 8][4] = {}, max[2] = {-INFINITY, -INFINITY}, sum[2] = {}, alpha[2];
-
-    query_load<D>(q, a.q + ((size_t)blockIdx.z * a.n_heads + blockIdx.y * group) * D, D, group);
-    uint32_t fetched = from + warp * TILE;
+    uint32_t fetched = threadIdx.x / 32;
 #pragma unroll
-    for (int s = 0; s < STAGES - 1; s++, fetched += WARPS * TILE) {
-        if (fetched < to)
-            tile_fetch<D>(a.kv, table, blockIdx.y, fetched, to, ring->k[s], ring->v[s]);
+    for (int s = 0; s < STAGES - 1; s++, fetched += WARPS) {
+        if (fetched < range.n)
+            tile_fetch<D, TYPE, TILE>(a.kv, table, blockIdx.y, range_token(range, fetched, TILE),
+                                      to, &ring->tile[s], 0);
         cp_async_commit();
     }
     int stage = 0;
-    for (uint32_t token = from + warp * TILE; token < to; token += WARPS * TILE) {
-        float s[2][4];
-        cp_async_wait<STAGES - 2>();
+    for (uint32_t i = threadIdx.x / 32; i < range.n; i += WARPS, fetched += WARPS) {
+        cp_async_wait<decode_form<D>::STAGES - 2>();
         __syncwarp(); /* the tile is there for all lanes; all have read the stage that is filled now */
         const int next = stage == 0 ? STAGES - 1 : stage - 1;
-        if (fetched < to)
-            tile_fetch<D>(a.kv, table, blockIdx.y, fetched, to, ring->k[next], ring->v[next]);
+        if (fetched < range.n)
+            tile_fetch<D, TYPE, TILE>(a.kv, table, blockIdx.y, range_token(range, fetched, TILE),
+                                      to, &ring->tile[next], 0);
         cp_async_commit();
-        fetched += WARPS * TILE;
-        tile_scores<D, TYPE, TILE>(s, q, ring->k[stage]);
-        tile_weights<TILE>(s, token, first, end, scale_log2, max, sum, alpha);
-        tile_output<D, TYPE, TILE>(o, s, alpha, ring->v[stage]);
+        tile_attend<D, TYPE, TILE>(o, max, sum, q, &ring->tile[stage], range_token(range, i, TILE),
+                                   seen);
         stage = stage == STAGES - 1 ? 0 : stage + 1;
     }
     cp_async_wait<0>();
-    __syncthreads(); /* the rings are read: the warps' parts go over them */
-    decode_left<D> *left = (decode_left<D> *)shared_memory();
-    warp_leave<D>(left, o, max, sum);
-    __syncthreads();
-    block_leave<D, TYPE>(a, left, span.split_end - span.split_first == 1);
 }
 
-/* Adds the pieces in ascending order.  Grid: (heads, sequences), D threads. */
+/* Grid: (pieces, KV heads, sequences). */
 template <int D, int TYPE>
-static __global__ void __launch_bounds__(D)
+static __global__ void __launch_bounds__(decode_form<D>::WARPS * 32)
+    decode_attention_kernel(const struct decode_attention a)
+{
+    const int WARPS = decode_form<D>::WARPS;
+    const struct decode_span span = decode_span(a, a.ctx_len[blockIdx.z]);
+    if (!span_has(span, blockIdx.x))
+        return;
+    const uint32_t group = a.n_heads / a.kv.n_kv_heads, begin = blockIdx.x * a.split_tokens;
+    const uint32_t to = min(begin + a.split_tokens, span.end);
+    const struct attention_range range = attention_range(begin, to, span.first, span.sinks, TILE);
+    struct attention_seen_by seen = {{span.first, span.first}, {to, to}, a.n_sinks, 0.0f, 0.0f};
+    decode_ring<D, TYPE> *rings = (decode_ring<D, TYPE> *)shared_memory();
+    attention_query<D, attention_wide<D>::SHARED> q;
+    float o[D / 8][4] = {}, max[2] = {-INFINITY, -INFINITY}, sum[2] = {};
+
+    seen_scale(seen, a.scale, a.softcap);
+    query_load<D, TYPE>(q, (uint32_t *)(rings + WARPS),
+                        a.q + ((size_t)blockIdx.z * a.n_heads + blockIdx.y * group) * D, D, group,
+                        cuda_kv_row_type(&a.kv));
+    warp_attend<D, TYPE>(a, range, to, seen, q, rings + threadIdx.x / 32, o, max, sum);
+    __syncthreads(); /* the rings are read: the warps' parts go over them */
+    decode_left<D> *left = (decode_left<D> *)shared_memory();
+    warp_leave<D, TYPE>(left, o, max, sum);
+    __syncthreads();
+    block_leave<D>(a, left, span_pieces(span) == 1);
+}
+
+/* Adds the pieces in ascending order.  Grid: (heads, sequences), a thread per element. */
+template <int D>
+static __global__ void __launch_bounds__((D + 31) / 32 * 32)
     decode_attention_merge_kernel(const struct decode_attention a, uint32_t n_splits)
 {
-    const struct decode_span span = decode_span(a.ctx_len[blockIdx.y], a.window, a.split_tokens);
-    if (span.split_end - span.split_first < 2)
+    const struct decode_span span = decode_span(a, a.ctx_len[blockIdx.y]);
+    const uint32_t n = span_pieces(span);
+    if (n < 2 || threadIdx.x >= D)
         return;
     const size_t at = (size_t)blockIdx.y * a.n_heads + blockIdx.x;
     const float *part = a.partial + at * n_splits * (D + 2);
     float max = -INFINITY, sum = 0.0f, out = 0.0f;
-    for (uint32_t s = span.split_first; s < span.split_end; s++)
+    for (uint32_t i = 0; i < n; i++) {
+        const uint32_t s = i < span.split_sinks ? i : i - span.split_sinks + span.split_first;
         max = fmaxf(max, part[(size_t)s * (D + 2)]);
-    for (uint32_t s = span.split_first; s < span.split_end; s++) {
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        const uint32_t s = i < span.split_sinks ? i : i - span.split_sinks + span.split_first;
         const float *p = part + (size_t)s * (D + 2);
         const float weight = exp2f(p[0] - max);
         sum += weight * p[1];
         out += weight * p[2 + threadIdx.x];
     }
-    a.out[at * D + threadIdx.x] = element_round<TYPE>(out / sum);
+    out_write(a, at * D + threadIdx.x, out / sum);
 }
 
 static uint32_t n_splits_of(const struct decode_attention *a)
@@ -171,31 +215,53 @@ size_t decode_attention_scratch(const struct decode_attention *a)
 template <int D, int TYPE>
 static int decode_launch(const struct decode_attention *a, cuda_stream stream)
 {
+    const int WARPS = decode_form<D>::WARPS;
     const uint32_t n_splits = n_splits_of(a);
-    const size_t rings = WARPS * sizeof(decode_ring<D>), left = sizeof(decode_left<D>);
+    const size_t rings = WARPS * (sizeof(decode_ring<D, TYPE>) + attention_wide<D>::BYTES);
+    const size_t left = sizeof(decode_left<D>);
     const int rc =
         launch(decode_attention_kernel<D, TYPE>, dim3(n_splits, a->kv.n_kv_heads, a->n_seqs),
                WARPS * 32, rings > left ? rings : left, stream, *a);
     if (rc != 0 || n_splits == 1)
         return rc;
-    return launch(decode_attention_merge_kernel<D, TYPE>, dim3(a->n_heads, a->n_seqs), D, 0, stream,
-                  *a, n_splits);
+    return launch(decode_attention_merge_kernel<D>, dim3(a->n_heads, a->n_seqs), (D + 31) / 32 * 32,
+                  0, stream, *a, n_splits);
+}
+
+template <int D> static int decode_width(const struct decode_attention *a, cuda_stream stream)
+{
+    switch (a->kv.type) {
+    case KV_TYPE_F16:
+        return decode_launch<D, KV_TYPE_F16>(a, stream);
+    case KV_TYPE_BF16:
+        return decode_launch<D, KV_TYPE_BF16>(a, stream);
+    case KV_TYPE_I8:
+        return decode_launch<D, KV_TYPE_I8>(a, stream);
+    default:
+        return CUDA_NOT_SUPPORTED;
+    }
 }
 
 int decode_attention(const struct decode_attention *a, cuda_stream stream)
 {
     if (a->n_heads % a->kv.n_kv_heads != 0 || a->n_heads / a->kv.n_kv_heads > ROWS ||
-        a->split_tokens == 0 || a->split_tokens % (WARPS * TILE) != 0 ||
-        a->kv.block_tokens % TILE != 0)
+        a->split_tokens == 0 || a->split_tokens % (WARPS_MAX * TILE) != 0 ||
+        a->kv.block_tokens % TILE != 0 || cuda_kv_row_type(&a->kv) == KV_TYPE_I8)
         return CUDA_NOT_SUPPORTED;
     if (a->n_seqs == 0 || a->ctx_max == 0)
         return 0;
-    const bool bf16 = a->kv.type == KV_TYPE_BF16;
-    if ((bf16 || a->kv.type == KV_TYPE_F16) && a->kv.head_dim == 128)
-        return bf16 ? decode_launch<128, KV_TYPE_BF16>(a, stream)
-                    : decode_launch<128, KV_TYPE_F16>(a, stream);
-    if ((bf16 || a->kv.type == KV_TYPE_F16) && a->kv.head_dim == 64)
-        return bf16 ? decode_launch<64, KV_TYPE_BF16>(a, stream)
-                    : decode_launch<64, KV_TYPE_F16>(a, stream);
-    return CUDA_NOT_SUPPORTED;
+    switch (a->kv.head_dim) {
+    case 64:
+        return decode_width<64>(a, stream);
+    case 80:
+        return decode_width<80>(a, stream);
+    case 96:
+        return decode_width<96>(a, stream);
+    case 128:
+        return decode_width<128>(a, stream);
+    case 256:
+        return decode_width<256>(a, stream);
+    default:
+        return CUDA_NOT_SUPPORTED;
+    }
 }

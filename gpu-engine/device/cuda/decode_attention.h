@@ -4,8 +4,8 @@
  * KV head, and the pieces are merged in ascending order.  Cuts depend on positions alone, so a row's
  * bits depend on its own context and not on the batch.
  *
- * Must move: 2 * 2 * head_dim * n_kv_heads bytes per visible token (K and V), beside which q, out and
- *            the partial results (4 * head_dim * n_heads per piece, written and read) are small.
+ * Must move: 2 * head_dim * n_kv_heads elements per visible token (K and V; 8 bits: and 8 bytes of scales
+ *            per KV head), beside which q, out and the partial results (4 * head_dim * n_heads per piece, written and read) are small.
  * Must do:   4 * head_dim * n_heads flops per visible token, on tensor cores: the query heads of a KV
  *            head are the rows of one m16n8k16 tile (padded to 16), so group size costs nothing. */
 #ifndef OMNI_GPU_ENGINE_DEVICE_CUDA_DECODE_ATTENTION_H
@@ -28,7 +28,9 @@ struct decode_attention {
     uint32_t ctx_max;      /* no ctx_len is above it: the size of the grid */
     uint32_t split_tokens; /* a multiple of 64 */
     uint32_t window;       /* the last so many tokens are visible; 0 = all */
+    uint32_t n_sinks;      /* and the first so many */
     float scale;
+    float softcap; /* scores become softcap * tanh(score / softcap); 0 = as they are */
 };
 
 /* Bytes of scratch for any launch with these n_seqs, n_heads, ctx_max, split_tokens. */

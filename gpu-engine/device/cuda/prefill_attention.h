@@ -5,7 +5,7 @@
  * Must do:   4 * head_dim * n_heads flops per (query, visible token) pair, on tensor cores.
  * Must move: q and out, 4 * head_dim * n_heads bytes per row; K and V, 4 * head_dim * n_kv_heads per
  *            token, again for each 64 query rows and each head of a group (from L2, mostly).
- * Tiles of tokens begin at multiples of 16, and without a window at multiples of 64. */
+ * Tiles of tokens begin at multiples of 16, and without a window at multiples of 64 (head_dim 256: 32). */
 #ifndef OMNI_GPU_ENGINE_DEVICE_CUDA_PREFILL_ATTENTION_H
 #define OMNI_GPU_ENGINE_DEVICE_CUDA_PREFILL_ATTENTION_H
 #include "gpu-engine/device/cuda/cuda_kv.h"
@@ -29,8 +29,10 @@ struct prefill_attention {
     uint32_t n_chunks;
     uint32_t rows_max; /* no chunk has more rows: the size of the grid */
     uint32_t n_heads;
-    uint32_t window; /* 0 = all */
+    uint32_t window;  /* 0 = all */
+    uint32_t n_sinks; /* and the first so many */
     float scale;
+    float softcap; /* as in decode_attention.h */
 };
 
 int prefill_attention(const struct prefill_attention *a, cuda_stream stream);

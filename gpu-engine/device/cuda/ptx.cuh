@@ -140,6 +140,16 @@ static __device__ __forceinline__ float f16_to_float(uint16_t h)
     return f;
 }
 
+/* Bytes I and J of four signed ones, as two halves.  1024 + n has n in its lowest bits; n is the byte
+ * plus 128. */
+template <int I, int J> static __device__ __forceinline__ uint32_t i8_pair_to_f16(uint32_t bytes)
+{
+    uint32_t pair = __byte_perm(bytes ^ 0x80808080u, 0x64646464u, I | 4 << 4 | J << 8 | 4 << 12);
+    const uint32_t offset = 0x64806480u; /* 1152 */
+    asm("sub.f16x2 %0, %0, %1;" : "+r"(pair) : "r"(offset));
+    return pair;
+}
+
 #else
 #include <shim_ptx.h>
 #endif
@@ -173,6 +183,23 @@ template <int TYPE> static __device__ __forceinline__ uint32_t element_pair(floa
 #else
     return (uint32_t)element_round<TYPE>(low) | (uint32_t)element_round<TYPE>(high) << 16;
 #endif
+}
+/* The same where the type is known to the launch. */
+static __device__ __forceinline__ float element_load_as(uint32_t type, uint32_t bits)
+{
+    return type == KV_TYPE_BF16 ? __uint_as_float(bits << 16) : f16_to_float((uint16_t)bits);
+}
+static __device__ __forceinline__ uint32_t element_pair_as(uint32_t type, float low, float high)
+{
+    return type == KV_TYPE_BF16 ? element_pair<KV_TYPE_BF16>(low, high)
+                                : element_pair<KV_TYPE_F16>(low, high);
+}
+/* A pair of another type, rounded to this one. */
+template <int TYPE>
+static __device__ __forceinline__ uint32_t pair_convert(uint32_t pair, uint32_t from)
+{
+    return element_pair<TYPE>(element_load_as(from, pair & 0xffffu),
+                              element_load_as(from, pair >> 16));
 }
 template <int TYPE> static __device__ __forceinline__ void element_unpack8(float out[8], uint4 in)
 {

@@ -78,15 +78,27 @@ void check_fill_floats(struct check_run *r, float *out, size_t n, float span)
         out[i] = check_uniform(r, -span, span);
 }
 
+/* Offsets of the second of two equal layers of a block. */
+static void kv_layout(struct cuda_kv *kv)
+{
+    uint64_t half = (uint64_t)kv->n_kv_heads * kv->block_tokens * kv->head_dim *
+                    cuda_kv_element_bytes(kv->type);
+    uint64_t scales =
+        kv->type == KV_TYPE_I8 ? (uint64_t)kv->n_kv_heads * kv->block_tokens * sizeof(float) : 0;
+
+    kv->k_off = 2 * (half + scales);
+    kv->v_off = kv->k_off + half;
+    kv->k_scale_off = kv->v_off + half;
+    kv->v_scale_off = kv->k_scale_off + scales;
+    kv->block_bytes = 2 * kv->k_off;
+}
+
 int check_kv(struct check_run *r, struct cuda_kv *kv, uint32_t n_seqs, uint32_t tokens_max)
 {
     uint32_t per_seq = (tokens_max + kv->block_tokens - 1) / kv->block_tokens;
     uint32_t n_blocks = n_seqs * per_seq + 3, *tables, *order;
-    uint64_t head_bytes = (uint64_t)kv->block_tokens * kv->head_dim * 2;
 
-    kv->k_off = 2 * kv->n_kv_heads * head_bytes;
-    kv->v_off = kv->k_off + kv->n_kv_heads * head_bytes;
-    kv->block_bytes = 2 * kv->k_off;
+    kv_layout(kv);
     kv->table_stride = per_seq + 1;
     CHECK_ALLOC(r, kv->pool, CHECK_POOL, n_blocks * kv->block_bytes);
     CHECK_ALLOC(r, tables, CHECK_POOL, (size_t)n_seqs * kv->table_stride);
@@ -104,15 +116,28 @@ int check_kv(struct check_run *r, struct cuda_kv *kv, uint32_t n_seqs, uint32_t 
     return 0;
 }
 
+/* A head's token: values within 1. */
+static void row_fill(struct check_run *r, const struct cuda_kv *kv, uint64_t at, uint64_t scale_at)
+{
+    if (kv->type != KV_TYPE_I8) {
+        check_fill(r, kv->type, (uint16_t *)(void *)(kv->pool + at), kv->head_dim, 1.0f);
+        return;
+    }
+    float scale = check_uniform(r, 0.1f, 1.0f) / 127.0f;
+    memcpy(kv->pool + scale_at, &scale, sizeof scale);
+    for (uint32_t e = 0; e < kv->head_dim; e++)
+        kv->pool[at + e] = (uint8_t)(check_below(r, 255) - 127);
+}
+
 void check_kv_fill(struct check_run *r, const struct cuda_kv *kv, uint32_t seq, uint32_t n)
 {
     for (uint32_t t = 0; t < n; t++) {
         uint32_t block = kv->tables[(size_t)seq * kv->table_stride + t / kv->block_tokens];
         for (uint32_t h = 0; h < kv->n_kv_heads; h++) {
-            uint64_t k = cuda_kv_row(kv, kv->k_off, block, h, t % kv->block_tokens);
-            uint64_t v = cuda_kv_row(kv, kv->v_off, block, h, t % kv->block_tokens);
-            check_fill(r, kv->type, (uint16_t *)(void *)(kv->pool + k), kv->head_dim, 1.0f);
-            check_fill(r, kv->type, (uint16_t *)(void *)(kv->pool + v), kv->head_dim, 1.0f);
+            row_fill(r, kv, cuda_kv_row(kv, kv->k_off, block, h, t % kv->block_tokens),
+                     cuda_kv_scale(kv, kv->k_scale_off, block, h, t % kv->block_tokens));
+            row_fill(r, kv, cuda_kv_row(kv, kv->v_off, block, h, t % kv->block_tokens),
+                     cuda_kv_scale(kv, kv->v_scale_off, block, h, t % kv->block_tokens));
         }
     }
 }

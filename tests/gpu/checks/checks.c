@@ -11,6 +11,7 @@ const struct check CHECKS[] = {
     {"embedding", check_embedding},
     {"gemv", check_gemv},
     {"sampling", check_sampling},
+    {"sampling_wide", check_sampling_wide},
     {"weight_convert", check_weight_convert},
     {"weight_fill", check_weight_fill},
 };

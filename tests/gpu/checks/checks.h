@@ -12,6 +12,7 @@ int check_prefill_attention(struct check_run *r);
 int check_rms_norm(struct check_run *r);
 int check_rotary_write(struct check_run *r);
 int check_sampling(struct check_run *r);
+int check_sampling_wide(struct check_run *r);
 int check_swiglu(struct check_run *r);
 int check_weight_convert(struct check_run *r);
 int check_weight_fill(struct check_run *r);

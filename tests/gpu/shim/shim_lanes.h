@@ -69,6 +69,10 @@ template <typename T> static inline T atomicMax(T *at, T v)
         continue;
     return old;
 }
+template <typename T> static inline T atomicOr(T *at, T v)
+{
+    return __atomic_fetch_or(at, v, __ATOMIC_RELAXED);
+}
 template <typename T> static inline T atomicExch(T *at, T v)
 {
     return __atomic_exchange_n(at, v, __ATOMIC_RELAXED);
@@ -84,6 +88,10 @@ template <typename T> static inline T atomicCAS(T *at, T expected, T v)
 static inline float rsqrtf(float x)
 {
     return 1.0f / sqrtf(x);
+}
+static inline float __fmul_rn(float a, float b)
+{
+    return a * b;
 }
 static inline float __uint_as_float(unsigned bits)
 {

@@ -113,5 +113,10 @@ static inline float f16_to_float(uint16_t h)
 {
     return half_to_float(h);
 }
+template <int I, int J> static inline uint32_t i8_pair_to_f16(uint32_t bytes)
+{
+    return (uint32_t)float_to_half((float)(int8_t)(bytes >> 8 * I)) |
+           (uint32_t)float_to_half((float)(int8_t)(bytes >> 8 * J)) << 16;
+}
 
 #endif
