@@ -26,9 +26,10 @@ struct codec_arena {
     size_t used;
 };
 
-/* An arena of this many bytes per byte of the largest message never runs out: the worst is a list
- * of one-byte token ids, which become four bytes each. */
-enum { CODEC_ARENA_FACTOR = 4, CODEC_ARENA_BYTES_EXTRA = 512 };
+/* An arena of this many bytes per byte of the largest message never runs out: the worst are an
+ * engine's token items, 17 bytes at their shortest, whose struct has 112.  (A client's worst is a
+ * list of one-byte token ids, which become four bytes each.) */
+enum { CODEC_ARENA_FACTOR = 8, CODEC_ARENA_BYTES_EXTRA = 512 };
 
 void codec_arena_init(struct codec_arena *arena, void *data, size_t cap);
 

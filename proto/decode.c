@@ -209,17 +209,6 @@ static enum codec_fault read_scalar(struct decoder *d, const struct field_info *
     return CODEC_WRONG_TYPE;
 }
 
-/* Bytes of the shortest map that has all required fields: each key, and one byte of value. */
-static size_t record_bytes_min(const struct record_info *info)
-{
-    size_t bytes = 1;
-
-    for (uint32_t i = 0; i < info->n_fields; i++)
-        if (info->fields[i].flag_off == FIELD_NO_FLAG)
-            bytes += 1 + strlen(info->fields[i].name) + 1;
-    return bytes;
-}
-
 static int read_fields(struct decoder *d, const struct record_info *info, uint32_t n_pairs,
                        void *record);
 
@@ -228,7 +217,8 @@ static int read_list(struct decoder *d, const struct field_info *field, struct f
     const struct record_info *info = field->record;
     uint32_t n, n_pairs;
     void *data;
-    enum codec_fault fault = read_array(d, field, record_bytes_min(info), info->bytes, &data, &n);
+    enum codec_fault fault =
+        read_array(d, field, field_record_bytes_min(info), info->bytes, &data, &n);
 
     if (fault != CODEC_OK)
         return fail(d, fault, field);

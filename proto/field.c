@@ -151,3 +151,16 @@ enum codec_fault field_check(const struct field_info *field, const void *record)
     }
     return CODEC_OK;
 }
+
+size_t field_record_bytes_min(const struct record_info *info)
+{
+    size_t bytes = 1;
+
+    for (uint32_t i = 0; i < info->n_fields; i++) {
+        const struct field_info *field = &info->fields[i];
+
+        if (field->flag_off == FIELD_NO_FLAG)
+            bytes += 1 + strlen(field->name) + 1;
+    }
+    return bytes;
+}

@@ -28,6 +28,10 @@ static inline const void *field_at(const struct field_info *field, const void *r
     return (const unsigned char *)record + field->off;
 }
 
+/* Bytes of the shortest map that has the keys of all required fields, with one byte of value each.  A
+ * record takes at most CODEC_ARENA_FACTOR times that in memory. */
+size_t field_record_bytes_min(const struct record_info *info);
+
 bool field_is_set(const struct field_info *field, const void *record);
 
 /* Fills in error (which may be NULL); name is a key or field name, or NULL for the message as a

@@ -17,6 +17,7 @@
 #pragma GCC diagnostic pop
 
 #include "proto/codec.h"
+#include "proto/field.h"
 #include "proto/message_doc.h"
 #include "tests/unit/proto_samples.h"
 
@@ -542,6 +543,54 @@ static void test_arena_factor(void **state)
     free(memory);
 }
 
+/* Lists of the most records that so many bytes could be: found by the fuzzer, since a record of
+ * engine_tokens had grown beyond CODEC_ARENA_FACTOR times what was taken for its shortest form. */
+static void expect_room_for_list(const struct message_info *info, const struct field_info *list)
+{
+    enum { N = 200 };
+    static unsigned char bytes[1 << 16];
+    size_t filled = N * field_record_bytes_min(list->record);
+    struct codec_arena arena;
+    struct message m;
+
+    assert_true(list->record->bytes <= CODEC_ARENA_FACTOR * field_record_bytes_min(list->record));
+    /* 8x: a map of n pairs; ax: a text of n bytes; dc: an array with 2 bytes of length */
+    int n = snprintf((char *)bytes, sizeof bytes, "\x82\xa1t%c%s%c%s\xdc%c%c",
+                     (int)(0xa0 + strlen(info->record.name)), info->record.name,
+                     (int)(0xa0 + strlen(list->name)), list->name, 'x', 'x');
+    uint32_t n_records = list->bound < N ? (uint32_t)list->bound : N;
+
+    bytes[n - 2] = 0;
+    bytes[n - 1] = (unsigned char)n_records;
+    memset(bytes + n, 0xc0, filled);
+    size_t cap = ((size_t)n + filled) * CODEC_ARENA_FACTOR + CODEC_ARENA_BYTES_EXTRA;
+    void *memory = malloc(cap);
+
+    codec_arena_init(&arena, memory, cap);
+    assert_int_equal(message_decode(bytes, (size_t)n + filled, &m, &arena, &error), -EBADMSG);
+    assert_int_equal(error.fault, CODEC_WRONG_TYPE);
+    assert_non_null(strstr(error.field, "[0]"));
+    free(memory);
+}
+
+static void test_arena_holds_short_records(void **state)
+{
+    uint32_t n_lists = 0;
+
+    (void)state;
+    for (enum message_type type = MESSAGE_NONE + 1; type < N_MESSAGES; type++) {
+        const struct message_info *info = message_info(type);
+
+        for (uint32_t i = 0; i < info->record.n_fields; i++) {
+            if (info->record.fields[i].type != FIELD_LIST)
+                continue;
+            expect_room_for_list(info, &info->record.fields[i]);
+            n_lists++;
+        }
+    }
+    assert_true(n_lists >= 8);
+}
+
 static void test_travel(void **state)
 {
     (void)state;
@@ -616,6 +665,7 @@ int main(void)
         cmocka_unit_test(test_message_larger_than_all),
         cmocka_unit_test(test_id_survives_a_fault),
         cmocka_unit_test(test_arena_factor),
+        cmocka_unit_test(test_arena_holds_short_records),
         cmocka_unit_test(test_travel),
         cmocka_unit_test(test_request_id_text),
         cmocka_unit_test(test_readme_has_the_list),
