@@ -5,6 +5,11 @@
 #include "common/base/clock.h"
 #include "router/lifecycle.h"
 
+enum {
+    KEPT_DIVISOR = 8, /* one of so many places of an engine is kept for the first class */
+    PLACELESS_RETRY_MS = 500
+};
+
 bool dispatch_class_waits(uint32_t class_idx)
 {
     return class_idx > 0;
@@ -53,7 +58,17 @@ static double load_of(const struct engine_link *e, uint32_t n_blocks)
     return places > kv ? places : kv;
 }
 
-struct engine_link *dispatch_pick_engine(struct router *router, uint32_t n_tokens)
+/* Places that requests of this class may fill, outstanding ones of every class counted: the later
+ * classes are many and long, and the first must not wait for one of them to end. */
+static uint32_t places(const struct engine_link *e, uint32_t class_idx)
+{
+    if (!dispatch_class_waits(class_idx) || e->requests_max <= 1)
+        return e->requests_max;
+    return e->requests_max - (e->requests_max + KEPT_DIVISOR - 1) / KEPT_DIVISOR;
+}
+
+struct engine_link *dispatch_pick_engine(struct router *router, uint32_t class_idx,
+                                         uint32_t n_tokens)
 {
     struct engine_link *best = NULL;
     double best_load = 0;
@@ -61,7 +76,7 @@ struct engine_link *dispatch_pick_engine(struct router *router, uint32_t n_token
     for (uint32_t i = 0; i < router->n_engines; i++) {
         struct engine_link *e = &router->engines[i];
 
-        if (e->state != ENGINE_READY || e->n_outstanding >= e->requests_max ||
+        if (e->state != ENGINE_READY || e->n_outstanding >= places(e, class_idx) ||
             !pair_has_room(&e->pair))
             continue;
         const double load = load_of(e, blocks_for(e, n_tokens));
@@ -198,6 +213,21 @@ static void end_unservable(struct router *router, uint64_t now_ns)
     }
 }
 
+/* No engine has a place for it.  A request of the first class whose first token would already be
+ * late is refused; the others wait.  True: it has ended. */
+static bool end_placeless(struct router *router, struct request *r, uint64_t now_ns)
+{
+    const struct request_params *p = &r->params;
+    const double ttft_ms = p->has_ttft_slo ? p->ttft_slo_ms : router->config.slo_ttft_ms;
+
+    if (dispatch_class_waits(r->class_idx) || (double)(now_ns - r->arrival_ns) < ttft_ms * 1e6)
+        return false;
+    router->counters.of_class[r->class_idx][CLASS_REFUSED]++;
+    lifecycle_fail(router, r, ERROR_OVERLOADED, true, PLACELESS_RETRY_MS,
+                   "every place of the engines is taken");
+    return true;
+}
+
 void dispatch_run(struct router *router, uint64_t now_ns)
 {
     unblock_classes(router, now_ns);
@@ -219,10 +249,11 @@ void dispatch_run(struct router *router, uint64_t now_ns)
                            "prompt and max_tokens exceed the KV memory of every engine");
             continue;
         }
-        struct engine_link *e = dispatch_pick_engine(router, n_tokens);
+        struct engine_link *e = dispatch_pick_engine(router, r->class_idx, n_tokens);
 
-        if (!e)
+        if (e)
+            submit(router, r, e, now_ns);
+        else if (!end_placeless(router, r, now_ns))
             return;
-        submit(router, r, e, now_ns);
     }
 }

@@ -196,10 +196,23 @@ static void tell_canceller(struct router *router, struct request *r, uint64_t no
         log_warn("canceller_not_told", "session=%u", s->index);
 }
 
+/* Before the request forgets where it ran. */
+static void log_end(const struct request *r, const struct request_end *end)
+{
+    char id[REQUEST_ID_TEXT_BYTES];
+
+    request_id_format(&r->id, id);
+    log_debug("request_ended", "id=%s class=%u engine=%d prompt=%u output=%u ttft_ms=%.1f end=%s",
+              id, r->class_idx, (int)r->engine, r->n_prompt, r->n_output,
+              r->n_output > 0 ? request_ttft_ms(r) : 0.0,
+              end->failed ? error_code_name(end->code) : finish_reason_name(end->reason));
+}
+
 void lifecycle_finish(struct router *router, struct request *r, const struct request_end *end)
 {
     const uint64_t now_ns = clock_now_ns();
 
+    log_end(r, end);
     class_queue_remove(&router->queue, r->index);
     release_claim(router, r);
     count_end(router, r, end);

@@ -61,6 +61,7 @@ void router_thread_init(struct router_thread *t)
     config_defaults(&t->config);
     snprintf(t->config.model_path, sizeof t->config.model_path, "%s", fixture_model());
     t->config.router_lease_ms = 1000;
+    t->config.slo_ttft_ms = 600000; /* what waits for a place does so while a test looks */
     t->stop_fd = -1;
 }
 

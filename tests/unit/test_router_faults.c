@@ -318,7 +318,8 @@ static void test_mutated_messages(void **state)
     }
     assert_int_equal(read_to_end(&other, 100, 6 * FIXTURE_LOST_MS), 2000);
     assert_int_equal(other.message.type, MESSAGE_DONE);
-    assert_true(status_number(&other, "counters/bad_messages") > 100);
+    /* How many are read before their session ends depends on the machine. */
+    assert_true(status_number(&other, "counters/bad_messages") > 20);
     bare_close(&bad);
     bare_close(&other);
     fake_engine_kill(&engine);

@@ -267,6 +267,69 @@ static void test_engine_refuses(void **state)
     fake_engine_kill(&engine);
 }
 
+/* Best effort does not fill the last places: the first class finds one at once. */
+static void test_places_are_kept_for_the_first_class(void **state)
+{
+    (void)state;
+    struct bare b;
+
+    engine.requests_max = 8;
+    atomic_store(&engine.paused, true);
+    start_both();
+    bare_open(&b, &router);
+    for (uint8_t i = 1; i <= 10; i++) {
+        struct message m = generate(i, "be", 2);
+
+        bare_send(&b, &m);
+    }
+    assert_true(wait_status(&b, "queues/1/length", 3, FIXTURE_SOON_MS));
+    assert_int_equal(status_number(&b, "engines/0/outstanding"), 7);
+    struct message ls = generate(11, "ls", 2);
+
+    bare_send(&b, &ls);
+    assert_true(wait_count(&engine.n_submits, 8, FIXTURE_SOON_MS));
+    assert_int_equal(engine.order[7], 0);
+    assert_int_equal(status_number(&b, "queues/0/length"), 0);
+    atomic_store(&engine.paused, false);
+    assert_true(wait_status(&b, "classes/be/length", 10, FIXTURE_SOON_MS));
+    bare_close(&b);
+    fake_engine_kill(&engine);
+}
+
+/* No place at all: the first class is refused once its first token would be late; others wait. */
+static void test_no_place_refuses_the_first_class(void **state)
+{
+    (void)state;
+    struct bare b;
+    struct output o;
+
+    engine.requests_max = 1;
+    atomic_store(&engine.paused, true);
+    start_both();
+    bare_open(&b, &router);
+    struct message first = generate(1, "be", 2), second = generate(2, "be", 2);
+    struct message ls = generate(3, "ls", 2);
+
+    bare_send(&b, &first);
+    assert_true(wait_count(&engine.n_submits, 1, FIXTURE_SOON_MS));
+    bare_send(&b, &second);
+    ls.generate.has_ttft_slo_ms = true;
+    ls.generate.ttft_slo_ms = 100;
+    const uint64_t sent_ns = clock_now_ns();
+
+    bare_send(&b, &ls);
+    collect(&b, 3, &o, 0);
+    assert_int_equal(o.code, ERROR_OVERLOADED);
+    assert_true(o.retryable && o.retry_after_ms > 0);
+    assert_true(clock_now_ns() - sent_ns >= 100 * NS_PER_MS);
+    assert_int_equal(status_number(&b, "classes/ls/refused"), 1);
+    assert_int_equal(status_number(&b, "queues/1/length"), 1);
+    atomic_store(&engine.paused, false);
+    assert_true(wait_status(&b, "classes/be/length", 2, FIXTURE_SOON_MS));
+    bare_close(&b);
+    fake_engine_kill(&engine);
+}
+
 static int clean(void **state)
 {
     (void)state;
@@ -286,6 +349,8 @@ int main(void)
         TEST(test_workers_are_chosen_by_free_kv),
         TEST(test_engines_share_the_load),
         TEST(test_engine_refuses),
+        TEST(test_places_are_kept_for_the_first_class),
+        TEST(test_no_place_refuses_the_first_class),
     };
 
     return cmocka_run_group_tests(tests, NULL, clean);
