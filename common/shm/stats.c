@@ -73,6 +73,8 @@ int stats_create(struct stats_page *p, const char *dir, const char *program, uin
     fill_spec(&spec, name, dir, program, index);
     spec.bytes = place(n).total_bytes;
     rc = segment_create(&p->segment, &spec, err);
+    if (rc == -ENOSPC && segment_retire(dir, name, SEGMENT_ROLE_ENGINE) == 0)
+        rc = segment_create(&p->segment, &spec, err); /* where our predecessor's page was */
     if (rc != 0)
         return rc;
     set_addresses(p, n);
