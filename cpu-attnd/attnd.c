@@ -28,7 +28,7 @@ static int plan_topology(struct attnd *a, struct error *err)
     if (rc == 0)
         rc = topology_plan(&a->topology, &request, &a->plan, err);
     if (rc == 0)
-        claim_place(&a->plan.worker[a->index], "worker.cpus");
+        a->n_claimed = claim_place(&a->plan.worker[a->index], "worker.cpus");
     return rc;
 }
 
@@ -69,6 +69,15 @@ static int open_pages(struct attnd *a, struct error *err)
     return rc;
 }
 
+static void set_gauges(struct attnd *a)
+{
+    const struct topology_place *place = &a->plan.worker[a->index];
+
+    stats_set(&a->stats, ATTND_STAT_THREADS, a->n_threads);
+    stats_set(&a->stats, ATTND_STAT_CPUS_OWN, place->exclusive ? cpu_set_count(&place->cpus) : 0);
+    stats_set(&a->stats, ATTND_STAT_CPUS_CLAIMED, a->n_claimed);
+}
+
 int attnd_init(struct attnd *a, const struct omni_config *config, uint32_t index, struct error *err)
 {
     memset(a, 0, sizeof *a);
@@ -93,7 +102,7 @@ int attnd_init(struct attnd *a, const struct omni_config *config, uint32_t index
         return rc;
     for (uint32_t i = 0; i < a->n_links; i++)
         link_init(&a->links[i], a->dir, i, index);
-    stats_set(&a->stats, ATTND_STAT_THREADS, a->n_threads);
+    set_gauges(a);
     log_info("worker_ready", "index=%u isa=%s threads=%u pinned=%d node=%d", index,
              isa_name(a->isa), a->n_threads, a->plan.worker[index].pinned,
              a->plan.worker[index].node);

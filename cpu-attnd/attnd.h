@@ -27,6 +27,8 @@ enum { ATTND_ENGINES_MAX = 16 };
     X(QUEUED, "queued", GAUGE, "jobs taken and not yet run")                                       \
     X(ENGINES, "engines", GAUGE, "engines attached to")                                            \
     X(THREADS, "threads", GAUGE, "threads of the team")                                            \
+    X(CPUS_OWN, "cpus_own", GAUGE, "CPUs that are its own; 0: shared, nobody spins there")         \
+    X(CPUS_CLAIMED, "cpus_claimed", GAUGE, "of those planned for it: another group has them")      \
     X(BANDWIDTH, "kv_bytes_per_s", GAUGE, "measured KV read rate, moving average")
 /* clang-format on */
 
@@ -38,6 +40,7 @@ struct attnd {
     uint32_t index;
     struct topology topology;
     struct topology_plan plan;
+    uint32_t n_claimed; /* of its cpus, by another group */
     enum isa isa;
     struct team *team;
     uint32_t n_threads;

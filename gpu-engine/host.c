@@ -66,7 +66,7 @@ static int plan_topology(struct host *h, struct error *err)
     if (rc == 0 && h->plan.engine[h->engine.index].pinned)
         topology_pin_thread(&h->plan.engine[h->engine.index].cpus);
     if (rc == 0)
-        claim_place(&h->plan.engine[h->engine.index], "engine.cpus");
+        h->n_claimed = claim_place(&h->plan.engine[h->engine.index], "engine.cpus");
     return rc;
 }
 
@@ -199,6 +199,17 @@ static void warn_of_memory(const struct host *h, uint32_t w)
                  node);
 }
 
+static void set_topology_totals(struct host *h)
+{
+    const struct topology_place *place = &h->plan.engine[h->engine.index];
+    struct stats_page *stats = &h->engine.stats;
+
+    stats_set(stats, ENGINE_STAT_NODES, h->topology.n_nodes);
+    stats_set(stats, ENGINE_STAT_CPUS, h->topology.n_cpus);
+    stats_set(stats, ENGINE_STAT_CPUS_OWN, place->exclusive ? cpu_set_count(&place->cpus) : 0);
+    stats_set(stats, ENGINE_STAT_CPUS_CLAIMED, h->n_claimed);
+}
+
 static void set_totals(struct host *h)
 {
     uint64_t huge = 0;
@@ -279,6 +290,7 @@ int host_init(struct host *h, const struct omni_config *config, uint32_t index, 
     int rc = open_all(h, err);
     if (rc != 0)
         return rc;
+    set_topology_totals(h);
     set_totals(h);
     log_info("engine_ready",
              "index=%u epoch=%u layers=%u context=%u kv_blocks=%u workers=%u slots=%u", e->index,

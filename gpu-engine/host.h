@@ -19,6 +19,7 @@ struct host {
     struct engine engine;
     struct topology topology;
     struct topology_plan plan;
+    uint32_t n_claimed; /* of its cpus, by another group */
     struct model *model;
     struct exchange_shm *shm; /* engine.exchange is this, or a wrapper around it */
     struct control *control;

@@ -13,6 +13,8 @@
 #define COUNTERS(X)                                                                                \
     X(SESSIONS, "sessions", STATS_GAUGE, "client sessions, dialled or not")                        \
     X(SESSIONS_OPENED, "sessions_opened", STATS_COUNTER, "hellos answered with a session")         \
+    X(SESSIONS_MAX, "sessions_max", STATS_GAUGE,                                                   \
+      "sessions at a time: configured, or what files allow")                                       \
     X(SESSIONS_REFUSED, "sessions_refused", STATS_COUNTER, "hellos refused")                       \
     X(SESSIONS_NOT_DIALLED, "sessions_not_dialled", STATS_COUNTER, "nobody came for them")         \
     X(CLIENTS_GONE, "clients_gone", STATS_COUNTER, "sessions ended by the client or its death")    \
@@ -24,7 +26,9 @@
     X(TOKENS_OUT, "tokens_out", STATS_COUNTER, "output tokens taken from engines")                 \
     X(ATTACHED, "attached", STATS_COUNTER, "requests taken up again by a generate")                \
     X(ENGINES_LOST, "engines_lost", STATS_COUNTER, "times an engine was lost")                     \
-    X(REQUESTS_HELD, "requests_held", STATS_GAUGE, "requests and results in the table")
+    X(REQUESTS_HELD, "requests_held", STATS_GAUGE, "requests and results in the table")            \
+    X(CLOCK_JUMPS, "clock_jumps", STATS_COUNTER,                                                   \
+      "times the log's wall clock jumped by a second or more")
 
 /* Per class. */
 #define CLASS_COUNTERS(X)                                                                          \

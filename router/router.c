@@ -374,6 +374,8 @@ static void update_gauges(struct router *r)
 {
     r->counters.values[COUNTER_SESSIONS] = r->sessions.n;
     r->counters.values[COUNTER_REQUESTS_HELD] = r->requests.n_max - r->requests.n_free;
+    r->counters.values[COUNTER_SESSIONS_MAX] = r->sessions.config.sessions_max;
+    r->counters.values[COUNTER_CLOCK_JUMPS] = log_clock_jumps();
     for (uint32_t c = 0; c < r->n_classes; c++)
         r->counters.of_class[c][CLASS_QUEUED] = class_queue_length(&r->queue, c);
 }

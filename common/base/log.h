@@ -19,6 +19,11 @@ void log_set_level(enum log_level min_level);
 /* "debug", "info", "warn", "error" -> level; 0 or -EINVAL. */
 int log_level_parse(const char *name, enum log_level *out);
 
+/* How often the wall clock has moved against the monotonic one, by a second or more, between two
+ * lines of this process.  Only the stamps in the log follow it; the first line after a jump says
+ * "clock_jumped_s=".  Any thread. */
+unsigned log_clock_jumps(void);
+
 void log_write(enum log_level level, const char *event, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 

@@ -64,22 +64,23 @@ int claim_cpus(const struct cpu_set *cpus, struct cpu_set *taken, pid_t *holder)
     return any;
 }
 
-void claim_place(struct topology_place *place, const char *keys)
+uint32_t claim_place(struct topology_place *place, const char *keys)
 {
     struct cpu_set taken;
     char list[128];
     pid_t holder;
 
     if (!place->exclusive)
-        return;
+        return 0;
     int rc = claim_cpus(&place->cpus, &taken, &holder);
 
     if (rc < 0)
         log_debug("cores_not_claimed", "reason=\"%s\"", strerror(-rc));
     if (rc <= 0)
-        return;
+        return 0;
     topology_format_cpus(&taken, list, sizeof list);
     log_warn("cores_claimed_by_others", "cpus=%s pid=%d remedy=\"%s, or engine.numa_bind = no\"",
              list, (int)holder, keys);
     place->exclusive = false;
+    return cpu_set_count(&taken);
 }

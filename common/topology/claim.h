@@ -17,7 +17,7 @@
 int claim_cpus(const struct cpu_set *cpus, struct cpu_set *taken, pid_t *holder);
 
 /* Of an exclusive place; where others have claimed some of it the log says so and names the
- * options (`keys`), and the place is exclusive no longer. */
-void claim_place(struct topology_place *place, const char *keys);
+ * options (`keys`), and the place is exclusive no longer.  How many of its cpus others have. */
+uint32_t claim_place(struct topology_place *place, const char *keys);
 
 #endif
