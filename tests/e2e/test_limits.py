@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""What happens at every limit is written in the README ("Limits"), counted, and clear to the client."""
+"""What happens at every limit is written (deploy/README.md, "Limits"), counted, and clear to the client."""
 
 import glob
 import os
 import re
 import resource
 import signal
+import subprocess
+import sys
 import time
 
 import omni_shm
@@ -30,6 +32,27 @@ def answer_to(client, **fields):
     while (message := client.receive(20)) is not None and message["t"] == "tokens":
         pass
     return message
+
+
+def test_table():
+    """Every row of the page names counters that programs have, or events that their sources log, and tests that exist."""
+    with Group(1, settings={"engine.offload": "always"}) as group:
+        group.start()
+        names = {name for page in ("router", "gpu-engine", "cpu-attnd") for name in omni_shm.stats(group.segments, page)}
+    sources = "".join(open(path, encoding="utf-8").read() for folder in ("common", "router", "gpu-engine", "cpu-attnd")
+                      for path in glob.glob(f"{ROOT}/{folder}/**/*.c", recursive=True))
+    with open(os.path.join(ROOT, "deploy/README.md"), encoding="utf-8") as file:
+        table = file.read().split("## Limits")[1].split("\n## ")[0]
+    rows = [line.strip("|").split("|") for line in table.splitlines() if line.startswith("|")][2:]
+    assert len(rows) >= 15 and all(len(row) == 4 for row in rows), rows
+    for limit, _, counters_of, tests in rows:
+        counted = re.findall(r"(log )?`([^`]+)`", counters_of)
+        assert counted and re.findall(r"`", tests), f"{limit}: no counter, or no test"
+        for log, name in counted:
+            assert name in names or log and re.search(rf'"{name}["=]', sources), f"{limit}: nobody counts {name}"
+        for script, function in re.findall(r"`(\w+)\.(\w+)`", tests):
+            with open(os.path.join(ROOT, "tests/e2e", script + ".py"), encoding="utf-8") as file:
+                assert f"\ndef {function}(" in file.read(), f"{limit}: {script} has no {function}"
 
 
 def test_sessions():
@@ -74,6 +97,24 @@ def test_queue_and_context():
                 assert "512" in said["message"], said
 
 
+def test_sequences():
+    """engine.max_seqs: more BE waits in the router's queue; LS has a place kept, and without one is refused for now."""
+    for n_seqs, word, counter in ((8, "done", "ls_length"), (1, "error", "ls_refused")):
+        settings = {"engine.max_seqs": n_seqs, "engine.offload": "never"}
+        with Group(1, settings=settings) as group:
+            group.start()
+            process = group.run_begin([dict(LONG, tokens=[i]) for i in range(12)])
+            wait_until(lambda: counters(group)["be_queued"] > 0 and group.stats("running") > 0, 10, "some BE waits")
+            with Client(group) as client:
+                said = answer_to(client, **{"class": "ls", "ttft_slo_ms": 20000.0 if n_seqs > 1 else 50.0, **SHORT[1]})
+            assert said["t"] == word, said
+            assert word == "done" or (said["code"] == "overloaded" and said["retry_after_ms"] > 0), said
+            wait_until(lambda name=counter: counters(group)[name] == 1, 5, "it is counted")
+            process.kill()
+            process.wait()
+            group.expect_all_free()
+
+
 def test_kv():
     """More than the KV memory could ever hold is refused at the door; what fits, if alone, waits its turn."""
     with Group(1, settings={"engine.kv_blocks": 6, "worker.arena_mb": 1, "engine.offload": "never"}) as group:
@@ -86,6 +127,19 @@ def test_kv():
         group.expect_all_free()
 
 
+def test_slots():
+    """More best effort than job slots: two at a time are resident, the others wait, all end."""
+    with Group(1, settings={"worker.slots": 2, "engine.offload": "always"}) as group:
+        group.start()
+        assert group.stats("slots_free") == 2, group.stats()
+        process = group.run_begin([dict(SHORT[0], max_tokens=200, tokens=[i] * 20) for i in range(6)])
+        wait_until(lambda: group.stats("slots_free") == 0, 20, "no slot is free")
+        done = group.run_end(process)
+        assert all(one["output_tokens"] == 200 for one in done), done
+        group.expect_all_free()
+        assert group.stats("slots_free") == 2 and group.stats("tokens_worker") > 0, group.stats()
+
+
 def test_files():
     """ulimit -n 64: as many sessions as descriptors allow, said in the log; engine and worker need no more."""
     def few_files():
@@ -95,6 +149,7 @@ def test_files():
             group.start_program(name, preexec=few_files)
         group.wait_ready()
         assert "sessions_limited" in group.log("router", 50) and "ulimit -n" in group.log("router", 50)
+        wait_until(lambda: 1 <= counters(group)["sessions_max"] < 16, 5, "so many sessions fit")
         first = tokens(group.run(SHORT))
         with Client(group):
             for _ in range(20):
@@ -111,6 +166,8 @@ def on_one_core(expected):
         group.wait_ready()
         assert tokens(group.run(SHORT)) == expected["tokens"], "one core: other tokens"
         assert tokens(group.run(SHORT, "ls")) == expected["tokens"]
+        worker = omni_shm.stats(group.segments, "cpu-attnd")
+        assert (group.stats("cpus"), group.stats("cpus_own"), worker["cpus_own"]) == (1, 0, 0), (group.stats(), worker)
 
 
 def without_topology(expected):
@@ -119,6 +176,7 @@ def without_topology(expected):
                settings={"engine.offload": "always"}) as group:
         group.start()
         assert tokens(group.run(SHORT)) == expected["tokens"], "no topology: other tokens"
+        assert group.stats("nodes") == 1 and 1 <= group.stats("cpus") <= os.cpu_count(), group.stats()
 
 
 def without_huge_pages(expected):
@@ -128,6 +186,9 @@ def without_huge_pages(expected):
         assert tokens(group.run(SHORT)) == expected["tokens"]
         worker = group.status()["engines"][0]["workers"][0]
         assert 0 <= worker["huge_bytes"] <= worker["arena_bytes"], worker
+        assert group.stats("arena_huge_bytes") == worker["huge_bytes"], (group.stats(), worker)
+        small = worker["huge_bytes"] < worker["arena_bytes"] / 2
+        assert ("arena_small_pages" in group.log("engine-0", 50)) == small, group.log("engine-0", 50)
         print(f"   {worker['huge_bytes']} of {worker['arena_bytes']} arena bytes in huge pages", flush=True)
 
 
@@ -142,6 +203,8 @@ def with_a_clock_that_jumps(expected):
         assert all(0 < one["ttft_ms"] < 60000 * PATIENCE for one in done), done
         days = {line[:10] for line in group.log("router", 100).splitlines() if re.match(r"\d{4}-", line)}
         assert len(days) > 1, f"the clock did not jump: {days}"
+        assert "clock_jumped_s=" in group.log("router", 50), group.log("router", 50)
+        wait_until(lambda: counters(group)["clock_jumps"] > 0, 5, "the jumps are counted")
 
 
 def test_clocks_in_sources():
@@ -163,8 +226,11 @@ def test_two_groups(expected):
             one.start()
             two.start()
             pinned = all("pinned=1" in group.log("attnd-0", 50) for group in (one, two))
-            for name in ("attnd-0", "engine-0"):
+            for name, page in (("attnd-0", "cpu-attnd"), ("engine-0", "gpu-engine")):
                 assert not pinned or "cores_claimed_by_others" in two.log(name, 50), two.log(name, 50)
+                stats = omni_shm.stats(two.segments, page)
+                assert not pinned or stats["cpus_claimed"] > 0, stats
+                assert not pinned or stats["cpus_own"] == 0, stats  # no fight: nobody spins there
             processes = [group.run_begin(SHORT * 4) for group in (one, two) for _ in range(2)]
             for process, group in zip(processes, (one, one, two, two)):
                 assert tokens(group.run_end(process)) == expected["tokens"] * 4, "two groups: other tokens"
@@ -184,14 +250,22 @@ class MemoryLimit:
             folder = os.path.join(root, f"omni-test-{os.getpid()}")
             try:
                 os.mkdir(folder)
-                with open(os.path.join(folder, limit), "r+", encoding="ascii") as file:
-                    file.write(str(n_bytes))
-                self.folder = folder
+                self.folder, self.limit = folder, limit
+                self.set(n_bytes)
                 return
             except OSError:
                 if os.path.isdir(folder):
                     os.rmdir(folder)
         self.folder = None
+
+    def set(self, n_bytes):
+        with open(os.path.join(self.folder, self.limit), "r+", encoding="ascii") as file:
+            file.write(str(n_bytes))
+
+    def used(self):
+        name = {"memory.max": "memory.current", "memory.limit_in_bytes": "memory.usage_in_bytes"}[self.limit]
+        with open(os.path.join(self.folder, name), encoding="ascii") as file:
+            return int(file.read())
 
     def enter(self):
         with open(os.path.join(self.folder, "cgroup.procs"), "w", encoding="ascii") as file:
@@ -203,8 +277,24 @@ class MemoryLimit:
             os.rmdir(self.folder)
 
 
+def kill_by_memory(group, limit):
+    """Somebody else in the control group takes all that is left of it; the kernel kills the engine."""
+    process = group.running["engine-0"]
+    with open(f"/proc/{process.pid}/oom_score_adj", "w", encoding="ascii") as file:
+        file.write("1000")  # it goes before the one that asks
+    limit.set(limit.used() + (32 << 20))
+    hog = subprocess.Popen([sys.executable, "-c", "x = b'x' * (128 << 20); input()"], stdin=subprocess.PIPE,
+                           preexec_fn=limit.enter)
+    try:
+        process.wait(30 * PATIENCE)
+    finally:
+        hog.communicate(b"\n")
+    del group.running["engine-0"]
+    assert process.returncode == -signal.SIGKILL, process.returncode
+
+
 def with_a_memory_limit(expected):
-    """What the kernel kills for its memory concerns nobody else, and serves again where it has room."""
+    """What the kernel kills for its memory concerns nobody else: clients know, and it serves again where it has room."""
     limit = MemoryLimit(24 << 20)
     try:
         if limit.folder is None:
@@ -219,6 +309,16 @@ def with_a_memory_limit(expected):
             del group.running["engine-0"]
             assert process.returncode == -signal.SIGKILL, f"engine under a limit of 24 MiB: {process.returncode}"
             assert "no engine" in group.omni("run", "--prompt-file", group.config, "--class", "ls").stderr
+            limit.set(1 << 30)
+            group.start_program("engine-0", preexec=limit.enter)
+            group.wait_ready()
+            assert tokens(group.run(SHORT)) == expected["tokens"]
+            client, lost = group.run_begin([LONG] * 4), counters(group)["engines_lost"]
+            wait_until(lambda: group.stats("running") + group.stats("resident") == 4, 20, "under way")
+            kill_by_memory(group, limit)
+            code, done, _ = group.run_wait(client)
+            assert code == 1 and {one["error"]["code"] for one in done} == {"engine_lost"}, done
+            wait_until(lambda: counters(group)["engines_lost"] == lost + 1, 5, "the loss is counted")
             group.start()
             assert tokens(group.run(SHORT)) == expected["tokens"]
     finally:
@@ -227,9 +327,12 @@ def with_a_memory_limit(expected):
 
 def main():
     test_clocks_in_sources()
+    test_table()
     test_sessions()
+    test_sequences()
     test_queue_and_context()
     test_kv()
+    test_slots()
     test_files()
     with Group(0, settings={"engine.offload": "never"}) as group:
         group.start()
