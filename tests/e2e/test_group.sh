@@ -36,7 +36,18 @@ used=$(($(ticks) - before))
 echo "   $used ticks of $((4 * $(getconf CLK_TCK)))"
 [ "$used" -le $((4 * $(getconf CLK_TCK) / 20)) ] || fail "idle, the group used $used ticks in 4 s"
 
-echo "3. each program killed is restarted, and the group serves again"
+echo "3. reload: each program takes over what it can, and goes on"
+printf '\n[log]\nlevel = warn\n' >>"$E2E_CONFIG"
+e2e_group reload >/dev/null || fail "omni-group reload"
+for program in router engine-0 attnd-0 attnd-1; do
+    reloaded() { grep -q "option_reloaded option=log.level" "$E2E_RUN/log/$program.log"; }
+    e2e_wait 10 reloaded || fail "$program did not take log.level over"
+done
+[ "$(answer ls)" = "$tokens" ] || fail "other tokens after a reload"
+sed -i 's/^level = warn/level = info/' "$E2E_CONFIG"
+e2e_group reload >/dev/null || fail "omni-group reload, back"
+
+echo "4. each program killed is restarted, and the group serves again"
 for program in attnd-0 engine-0 router; do
     old=$(e2e_pid "$program")
     e2e_kill "$program" -9
@@ -46,7 +57,7 @@ for program in attnd-0 engine-0 router; do
     [ "$(answer be)" = "$tokens" ] || fail "other tokens after $program was killed"
 done
 
-echo "4. nanomsg aborts on a malformed ipc frame: that costs one restart of the router"
+echo "5. nanomsg aborts on a malformed ipc frame: that costs one restart of the router"
 old=$(e2e_pid router)
 python3 - "$E2E_RUN/router.sock" <<'END'
 import socket, sys
@@ -65,12 +76,12 @@ e2e_wait 10 router_restarted || fail "the router did not abort on a malformed fr
 e2e_up
 [ "$(answer ls)" = "$tokens" ] || fail "other tokens after a malformed frame"
 
-echo "5. a killed supervisord takes its programs along"
+echo "6. a killed supervisord takes its programs along"
 kill -9 "$(cat "$E2E_RUN/supervisord.pid")"
 none_left() { [ -z "$(our_pids)" ]; }
 e2e_wait 5 none_left || fail "programs outlive their supervisord: $(our_pids)"
 
-echo "6. up after kill -9 of everything"
+echo "7. up after kill -9 of everything"
 e2e_up
 # shellcheck disable=SC2046 # one word per pid
 kill -9 $(our_pids) || true
@@ -78,7 +89,7 @@ e2e_wait 5 none_left || fail "kill -9 left something"
 e2e_up
 [ "$(answer ls)" = "$tokens" ] || fail "other tokens after kill -9 of everything"
 
-echo "7. down leaves nothing"
+echo "8. down leaves nothing"
 e2e_group down >"$E2E_DIR/down.log" 2>&1 || { cat "$E2E_DIR/down.log"; fail "down"; }
 expect_nothing_left "after down"
 echo ok
