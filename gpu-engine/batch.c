@@ -113,6 +113,72 @@ static void share_prefixes(struct engine *e)
     }
 }
 
+/* Blocks that the row's sequence takes from the free ones. */
+static uint32_t growth_of(struct engine *e, const struct sched_rows *rows)
+{
+    const struct sequence *s = decide_sequence(e, rows->seq);
+    uint32_t holds = s->n_kv + rows->n_rows;
+
+    if (s->state == SEQUENCE_RESIDENT)
+        return 0;
+    if (s->state == SEQUENCE_WAITING && engine_is_best_effort(s))
+        holds = s->n_tokens + 1;
+    uint32_t n = geometry_blocks_for(&e->geometry, holds);
+    return n > s->n_blocks ? (n - s->n_blocks) * e->geometry.n_groups : 0;
+}
+
+/* The last of the rows whose prompt begins and shares blocks: best effort's, else any.  n_seqs: none. */
+static uint32_t last_sharer(struct engine *e)
+{
+    const struct sched_decision *d = &e->decide.decision;
+    uint32_t found = d->n_seqs;
+
+    for (uint32_t i = d->n_seqs; i-- > 0;) {
+        const struct sequence *s = decide_sequence(e, d->rows[i].seq);
+
+        if (s->state != SEQUENCE_WAITING || s->n_kv == 0)
+            continue;
+        if (engine_is_best_effort(s))
+            return i;
+        found = found == d->n_seqs ? i : found;
+    }
+    return found;
+}
+
+static void take_row_out(struct engine *e, uint32_t i)
+{
+    struct sched_decision *d = &e->decide.decision;
+    struct sequence *s = decide_sequence(e, d->rows[i].seq);
+
+    kv_release(e, s);
+    s->n_kv = 0;
+    d->n_rows -= d->rows[i].n_rows;
+    d->n_seqs_a -= i < d->n_seqs_a;
+    d->n_seqs--;
+    memmove(&d->rows[i], &d->rows[i + 1], (d->n_seqs - i) * sizeof *d->rows);
+}
+
+/* A policy counts the blocks of who yields as free, but what a prompt that begins in the same sweep
+ * shares with it stays taken.  Where that makes blocks too few such prompts wait for the next sweep, to
+ * share nothing then. */
+static void keep_what_fits(struct engine *e)
+{
+    const struct sched_decision *d = &e->decide.decision;
+
+    if (d->n_yield == 0)
+        return;
+    for (;;) {
+        uint64_t takes = 0;
+
+        for (uint32_t i = 0; i < d->n_seqs; i++)
+            takes += growth_of(e, &d->rows[i]);
+        uint32_t sharer = last_sharer(e);
+        if (takes <= e->pool.n_free || sharer == d->n_seqs)
+            return;
+        take_row_out(e, sharer);
+    }
+}
+
 static void carry_moves(struct engine *e)
 {
     const struct sched_decision *d = &e->decide.decision;
@@ -182,6 +248,7 @@ bool batch_build(struct engine *e)
     memset(&b->load_b, 0, sizeof b->load_b);
     share_prefixes(e);
     carry_moves(e);
+    keep_what_fits(e);
     carry_rows(e);
     carry_enters(e);
     set_picks(e);

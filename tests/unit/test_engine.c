@@ -637,6 +637,65 @@ static void test_shared_prefixes(void **state)
     assert_true(stat(ENGINE_STAT_SHARED_BLOCKS) >= 2);
 }
 
+static uint32_t
+    n_forced; /* decisions of decide_forced that are not the policy's; one engine thread */
+
+/* As `group`; but once, where a prompt waits that shares the blocks of a decode, the decode yields and
+ * the prompt begins, which a policy may well decide. */
+static void decide_forced(const struct sched_state *state, struct sched_decision *d)
+{
+    uint32_t waits = SCHED_NONE, decode = SCHED_NONE;
+
+    sched_policy_find("group", NULL)->decide(state, d);
+    for (uint32_t i = 0; i < state->n_seqs; i++) {
+        const struct sched_seq *s = &state->seqs[i];
+
+        if (s->place == SCHED_WAITING && s->n_shared > 0)
+            waits = i;
+        else if (sched_is_decode(s) && !s->latency_sensitive)
+            decode = i;
+    }
+    if (waits == SCHED_NONE || decode == SCHED_NONE || n_forced > 0)
+        return;
+    n_forced++;
+    d->n_yield = d->n_seqs = d->n_seqs_a = 1;
+    d->n_out = d->n_in = d->n_enter = d->n_place = 0;
+    d->yield[0] = decode;
+    d->rows[0] = (struct sched_rows){.seq = waits, .n_rows = 1};
+    d->n_rows = 1;
+}
+
+/* Eight blocks: three of the decode, two or three of a chat, and the prompt needs seven, two of which it
+ * would share with the decode: they stay taken when that yields, and it must wait. */
+static void test_a_prompt_that_shares_with_who_yields_waits(void **state)
+{
+    static const struct sched_policy forced = {.name = "forced", .decide = decide_forced};
+    static const char *const settings[] = {"engine.offload=never", "engine.kv_blocks=8", NULL};
+    uint32_t tokens[PROMPT_MAX], alone[4][N_OUTPUT];
+
+    (void)state;
+    run_sharing("engine.offload=never", false, alone);
+    init(settings);
+    group.policy = &forced;
+    n_forced = 0;
+    group_start(&group);
+    submit_as(9, 0, N_OUTPUT);
+    submit_sharing(0);
+    group_wait(&group, group_has_begun, 0);
+    uint32_t n = make_prompt(3, 70, tokens);
+    for (; n < 220; n++)
+        tokens[n] = n % 256;
+    group_submit(&group, 1, 1, tokens, n, 2, 0);
+    for (uint32_t i = 0; i < 2; i++)
+        group_wait(&group, group_has_ended, i);
+    group_wait(&group, group_has_ended, 9);
+    group_stop(&group);
+    assert_int_equal(n_forced, 1);
+    assert_int_equal(stat(ENGINE_STAT_YIELDS), 1);
+    assert_memory_equal(group.requests[0].tokens, alone[0], sizeof alone[0]);
+    assert_tokens(9);
+}
+
 static void assert_refused(uint32_t class_idx, uint32_t n, uint32_t max_tokens,
                            enum error_code code)
 {
@@ -743,6 +802,7 @@ int main(void)
         cmocka_unit_test(test_cancel_while_jobs_are_out),
         cmocka_unit_test(test_sweeps_end_during_copies),
         cmocka_unit_test(test_shared_prefixes),
+        cmocka_unit_test(test_a_prompt_that_shares_with_who_yields_waits),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_the_idle_check_finds_leaks),
     };
