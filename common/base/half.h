@@ -1,4 +1,5 @@
-/* half.h - IEEE binary16 to and from float, portable, bit for bit what the F16C instructions give.
+/* half.h - IEEE binary16 to and from float, portable, bit for bit what the F16C instructions give;
+ * and bfloat16 from float.
  *
  * KV is stored as f16 and quantised weights carry f16 scales; a worker with F16C and one without
  * must produce the same bits, so this is the definition and the instructions are the short cut.
@@ -75,6 +76,16 @@ static inline uint16_t float_to_half(float f)
     const uint32_t mantissa = (magnitude & 0x7fffffu) | 0x800000u;
 
     return (uint16_t)(sign | half_round_shift(mantissa, 126 - exponent));
+}
+
+/* bfloat16: to nearest, ties to even; NaN stays NaN (quiet). */
+static inline uint16_t float_to_bf16(float f)
+{
+    const uint32_t bits = half_bits_from_float(f);
+
+    if ((bits & 0x7fffffffu) > 0x7f800000u)
+        return (uint16_t)(bits >> 16 | 0x40u);
+    return (uint16_t)half_round_shift(bits, 16);
 }
 
 #endif

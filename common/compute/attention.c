@@ -19,6 +19,7 @@
 #include <string.h>
 
 #include "common/base/invariant.h"
+#include "common/base/round.h"
 #include "common/compute/attention_block.h"
 #include "common/compute/attention_cut.h"
 #include "common/compute/kernels.h"
@@ -27,7 +28,6 @@ enum {
     SPLIT_PIECES_PER_THREAD = 8, /* fewer than so many pieces a thread are spread by spans */
     SPLIT_UNITS_PER_THREAD = 4,  /* and by KV heads, if there are still fewer units */
     SPLIT_ROWS = 16384,          /* room for partial results: 128 spans of 128 query heads */
-    WIDTH_MAX = 1024,            /* geometry's bound on a head */
 };
 
 struct attn_scratch {
@@ -40,11 +40,6 @@ struct attn_scratch {
     _Atomic uint32_t open_units[SPLIT_PIECES_PER_THREAD * TEAM_THREADS_MAX];
     struct attn_room room[];
 };
-
-static uint32_t round_up(uint32_t n, uint32_t to)
-{
-    return (n + to - 1) / to * to;
-}
 
 struct run {
     struct attn_scratch *scratch;
@@ -245,41 +240,56 @@ static struct place walk_place(const struct walk *w, uint32_t unit)
                           .slot = w->first_slot + piece * w->cut.n_slots};
 }
 
+/* A thread, and the unit that it looked at when it last looked beyond its own. */
+struct outlook {
+    struct walk walk;
+    struct place place; /* of that unit */
+    uint32_t unit, span;
+    bool known, there;
+};
+
 /* The unit that the cursor stands at is the one this thread takes next, unless another does. */
-static void look_beyond(void *ctx, struct attn_tile *tile)
+static void look_beyond(void *ctx, struct attn_tile *tile, uint32_t n)
 {
-    struct walk w = *(struct walk *)ctx;
-    uint32_t unit = atomic_load_explicit(&w.run->next, memory_order_relaxed);
+    struct outlook *o = ctx;
+    uint32_t unit = atomic_load_explicit(&o->walk.run->next, memory_order_relaxed);
 
-    if (!walk_to(&w, unit))
-        return;
-    struct place p = walk_place(&w, unit);
-    uint32_t span = w.run->split ? (unit - w.first_unit) % w.cut.n_units : 0;
+    if (!o->known || unit != o->unit) {
+        struct walk w = o->walk;
 
-    attn_block_look_ahead(&p.block, tile, span * ATTN_SPAN_TOKENS);
+        o->known = true;
+        o->unit = unit;
+        o->there = walk_to(&w, unit);
+        if (o->there)
+            o->place = walk_place(&w, unit);
+        o->span = o->there && w.run->split ? (unit - w.first_unit) % w.cut.n_units : 0;
+    }
+    if (o->there)
+        attn_block_look_ahead(&o->place.block, tile, o->span * ATTN_SPAN_TOKENS, n);
 }
 
 static void run_thread(void *ctx, uint32_t thread_idx)
 {
     struct run *run = ctx;
     struct attn_room *room = &run->scratch->room[thread_idx];
-    struct walk w = {.run = run};
+    struct outlook o = {.walk = {.run = run}};
+    struct walk *w = &o.walk;
 
     room->beyond = look_beyond;
-    room->beyond_ctx = &w;
+    room->beyond_ctx = &o;
     for (;;) {
         uint32_t unit = atomic_fetch_add_explicit(&run->next, 1, memory_order_relaxed);
 
-        if (!walk_to(&w, unit))
+        if (!walk_to(w, unit))
             break;
-        struct place p = walk_place(&w, unit);
+        struct place p = walk_place(w, unit);
 
         if (run->split)
-            split_run(run, &p, room, (unit - w.first_unit) % w.cut.n_units);
+            split_run(run, &p, room, (unit - w->first_unit) % w->cut.n_units);
         else
-            piece_run(run->scratch->kernels, &p.block, room, w.cut.n_shared);
+            piece_run(run->scratch->kernels, &p.block, room, w->cut.n_shared);
     }
-    room->beyond = NULL; /* w ends here */
+    room->beyond = NULL; /* o ends here */
     if (run->scratch->kernels->attn_end != NULL)
         run->scratch->kernels->attn_end();
 }
@@ -379,7 +389,7 @@ static float *carve(float *memory, size_t *at, size_t n)
 /* Lays the working memory out from `memory` on; returns its size in floats. */
 static size_t scratch_layout(struct attn_scratch *s, float *memory)
 {
-    uint32_t ldk = round_up(s->dk_max, 16);
+    uint32_t ldk = round_up_u32(s->dk_max, 16);
     size_t at = 0;
 
     for (uint32_t i = 0; i < s->n_threads; i++) {
@@ -400,7 +410,7 @@ int attn_scratch_create(struct attn_scratch **out, enum isa isa, uint32_t n_thre
 
     *out = NULL;
     if (isa >= ISA_COUNT || n_threads == 0 || n_threads > TEAM_THREADS_MAX || dk_max == 0 ||
-        dv_max == 0 || dk_max > WIDTH_MAX || dv_max > WIDTH_MAX)
+        dv_max == 0 || dk_max > KV_WIDTH_MAX || dv_max > KV_WIDTH_MAX)
         return -EINVAL;
     s = calloc(1, sizeof *s + n_threads * sizeof s->room[0]);
     if (s == NULL)

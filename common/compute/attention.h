@@ -51,7 +51,7 @@ void attn_run(struct team *team, struct attn_scratch *s, const struct attn_job *
               uint32_t n_jobs);
 
 /* Tokens of KV that attn_run reads once instead of again, over all jobs, where neighbours share
- * blocks. */
+ * blocks: of those that the jobs see, windows and sinks regarded. */
 uint64_t attn_shared_tokens(const struct attn_job *jobs, uint32_t n_jobs);
 
 /* Rounds n tokens' k [n][n_kv_heads * dk] and v [n][n_kv_heads * dv] (rows ldk, ldv floats apart)

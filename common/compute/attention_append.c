@@ -7,18 +7,6 @@
 #include "common/compute/attention.h"
 #include "common/compute/kernels.h"
 
-enum { HEAD_MAX = 1024 }; /* geometry's bound on a head */
-
-/* To nearest, ties to even; NaN stays NaN (quiet). */
-static uint16_t float_to_bf16(float f)
-{
-    uint32_t bits = half_bits_from_float(f);
-
-    if ((bits & 0x7fffffffU) > 0x7f800000U)
-        return (uint16_t)(bits >> 16 | 0x40U);
-    return (uint16_t)((bits + 0x7fffU + (bits >> 16 & 1U)) >> 16);
-}
-
 /* Largest magnitude / 127; elements that are not finite do not count (and are stored as 0). */
 static float i8_scale(const float *x, uint32_t n)
 {
@@ -89,7 +77,7 @@ static void store_k(const struct kv_view *kv, const struct kernels *kernels, uin
     const struct kv_layer *l = kv->layer;
     uint32_t bytes = kv_pair(kv->type) * geometry_element_bytes((enum kv_type)kv->type);
     size_t scale = kv_scale_offset(l, l->k_scale_off, head, t);
-    _Alignas(64) uint8_t row[4 * (HEAD_MAX + 1)];
+    _Alignas(64) uint8_t row[4 * (KV_WIDTH_MAX + 1)];
 
     row[l->dk] = row[2 * l->dk] = row[2 * l->dk + 1] = 0; /* the second half of an odd pair */
     round_head(kernels, (enum kv_type)kv->type, row, block + scale, x, l->dk);
@@ -103,7 +91,7 @@ static void store_v(const struct kv_view *kv, const struct kernels *kernels, uin
     const struct kv_layer *l = kv->layer;
     uint32_t bytes = geometry_element_bytes((enum kv_type)kv->type);
     size_t scale = kv_scale_offset(l, l->v_scale_off, head, t);
-    _Alignas(64) uint8_t row[4 * (HEAD_MAX + 1)];
+    _Alignas(64) uint8_t row[4 * (KV_WIDTH_MAX + 1)];
 
     round_head(kernels, (enum kv_type)kv->type, row, block + scale, x, l->dv);
     scatter(block + kv_v_offset(l, kv->type, head, t, 0), (size_t)kv_pair(kv->type) * bytes, row,
@@ -117,7 +105,7 @@ void attn_append(const struct kv_view *kv, uint32_t pos, uint32_t n, const float
     /* Rounding has one result whatever computes it, so that no caller need choose. */
     const struct kernels *kernels = kernels_of(isa_supported(ISA_AVX2) ? ISA_AVX2 : ISA_REF);
 
-    invariant(l->dk <= HEAD_MAX && l->dv <= HEAD_MAX);
+    invariant(l->dk <= KV_WIDTH_MAX && l->dv <= KV_WIDTH_MAX);
     for (uint32_t i = 0; i < n; i++, pos++, k += ldk, v += ldv) {
         uint32_t t = pos % kv->block_tokens;
         uint8_t *block;

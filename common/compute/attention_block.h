@@ -32,9 +32,10 @@ struct attn_accum {
     uint32_t ldo;
 };
 
-/* What a thread will most likely compute after its block's end: it points tile->ahead there, so
- * that the next block does not begin with a wait for memory.  A guess; nothing depends on it. */
-typedef void attn_beyond_fn(void *ctx, struct attn_tile *tile);
+/* What a thread will most likely compute after its block's end: it points tile->ahead there, at the
+ * n-th head's tile, so that the next block does not begin with a wait for memory.  A guess; nothing
+ * depends on it. */
+typedef void attn_beyond_fn(void *ctx, struct attn_tile *tile, uint32_t n);
 
 /* One thread's working memory. */
 struct attn_room {
@@ -80,8 +81,10 @@ uint32_t attn_block_last(const struct attn_block *b);
 void attn_block_begin(const struct kernels *kernels, const struct attn_block *b,
                       struct attn_room *room, uint32_t t0);
 
-/* Points tile->ahead at the block's tokens from t0 on, if there are any. */
-void attn_block_look_ahead(const struct attn_block *b, struct attn_tile *tile, uint32_t t0);
+/* Points tile->ahead at the n-th head's tile of the block from t0 on, in the order of the walk, if
+ * there is one. */
+void attn_block_look_ahead(const struct attn_block *b, struct attn_tile *tile, uint32_t t0,
+                           uint32_t n);
 
 /* The block's rows over the tokens of one span, from scratch, into *a.  ends: afterwards the thread
  * goes on with another block or span, not the next one. */

@@ -29,17 +29,49 @@ static uint32_t common_spans(const struct attn_job *a, const struct attn_job *b,
     return attn_min(n, (uint32_t)(same * block / ATTN_SPAN_TOKENS));
 }
 
-/* The longest bundle that begins with the job: as long as another job saves more spans than the
- * ones before lose by it. */
+/* Tokens of the first n spans that both jobs see, sinks once: what one of them need not read. */
+static uint64_t common_tokens(const struct attn_job *a, const struct attn_job *b, uint32_t n)
+{
+    const struct kv_layer *l = a->kv.layer;
+    uint64_t end = (uint64_t)n * ATTN_SPAN_TOKENS, later = a->pos > b->pos ? a->pos : b->pos, from;
+
+    if (l->window == 0 || later < l->window)
+        return end;
+    from = later + 1 - l->window;
+    from = from > l->n_sinks ? from : l->n_sinks;
+    return (end < l->n_sinks ? end : l->n_sinks) + (end > from ? end - from : 0);
+}
+
+/* The same of a bundle's jobs, each beside the first: what the bundle saves, or a little less where
+ * windows of the others have more in common. */
+static uint64_t bundle_saves(const struct attn_job *first, uint32_t n_jobs, uint32_t n_spans)
+{
+    uint64_t sum = 0;
+
+    if (first->kv.layer->window == 0)
+        return (uint64_t)n_spans * ATTN_SPAN_TOKENS * (n_jobs - 1);
+    for (uint32_t i = 1; i < n_jobs; i++)
+        sum += common_tokens(first, first + i, n_spans);
+    return sum;
+}
+
+/* The longest bundle that begins with the job: as long as another job saves more tokens than the
+ * ones before lose by it, and a tile at least. */
 static void bundle(const struct attn_job *first, uint32_t n_jobs, struct attn_cut *c)
 {
     uint32_t most = attn_min(ATTN_ROWS / job_rows(first), n_jobs), n = UINT32_MAX;
 
     for (; c->n_jobs < most; c->n_jobs++) {
+        uint64_t saves;
+
         n = common_spans(first, first + c->n_jobs, n);
-        if (n == 0 || (uint64_t)n * c->n_jobs < (uint64_t)c->n_shared * (c->n_jobs - 1))
+        if (n == 0 || common_tokens(first, first + c->n_jobs, n) < ATTN_TILE)
+            break;
+        saves = bundle_saves(first, c->n_jobs + 1, n);
+        if (saves < c->saves)
             break;
         c->n_shared = n;
+        c->saves = saves;
     }
 }
 
@@ -99,7 +131,7 @@ uint64_t attn_shared_tokens(const struct attn_job *jobs, uint32_t n_jobs)
     for (uint32_t i = 0; i < n_jobs;) {
         struct attn_cut c = attn_cut_at(&jobs[i], n_jobs - i, ATTN_ROWS);
 
-        n += (uint64_t)c.n_shared * ATTN_SPAN_TOKENS * (c.n_jobs - 1);
+        n += c.saves;
         i += c.n_jobs;
     }
     return n;

@@ -24,6 +24,7 @@ struct attn_cut {
     uint32_t n_pieces; /* 0: a job without queries */
     uint32_t n_units;  /* of a piece, span by span: the shared ones, then each job's others */
     uint32_t n_slots;  /* of a piece: each job's spans */
+    uint64_t saves;    /* tokens that its jobs see and that are not read again for each */
 };
 
 static inline uint32_t attn_min(uint32_t a, uint32_t b)

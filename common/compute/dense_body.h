@@ -13,16 +13,6 @@
 /* One row alone has too few chains to cover the latency of a multiply-add: two panels at once. */
 enum { FEW_PANELS = 2 };
 
-/* Assembler, because GCC 12 takes a function of prefetch builtins for one without effect. */
-V_INLINE void v_prefetch(const uint8_t *p)
-{
-#if defined(__x86_64__)
-    __asm__ volatile("prefetcht0 %0" : : "m"(*p));
-#else
-    __builtin_prefetch(p);
-#endif
-}
-
 /* The accumulators of up to ROWS_FEW rows; [row][panel * 2 + half]. */
 struct few_acc {
     v16 v[ROWS_FEW][2 * FEW_PANELS];
@@ -121,7 +111,7 @@ V_INLINE void few_prefetch(const uint8_t *p, size_t panel_bytes, size_t bytes, u
         const uint8_t *next = p + (i + n_halves / 2) * panel_bytes;
 
         for (size_t at = 0; at < bytes; at += 64)
-            v_prefetch(next + at);
+            prefetch_line(next + at);
     }
 }
 

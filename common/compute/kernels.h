@@ -58,6 +58,17 @@ static inline __attribute__((always_inline)) size_t panel_super_bytes(enum weigh
     return type == WEIGHT_Q6_K ? 64 : type == WEIGHT_Q4_K || type == WEIGHT_Q5_K ? 128 : 0;
 }
 
+/* Asks for a line.  Assembler, because GCC 12 takes a function of prefetch builtins for one without
+ * effect, and drops the call. */
+static inline void prefetch_line(const uint8_t *p)
+{
+#if defined(__x86_64__)
+    __asm__ volatile("prefetcht0 %0" : : "m"(*p));
+#else
+    __builtin_prefetch(p);
+#endif
+}
+
 struct kernels {
     uint32_t rows_few;  /* most rows of few() */
     uint32_t rows_tile; /* most rows of tile() */

@@ -95,11 +95,11 @@ static const char *layer_fault(const struct kv_layer_spec *s, uint32_t n_ranks)
 {
     if (s->attention != KV_ATTENTION_FULL && s->attention != KV_ATTENTION_WINDOW)
         return "attention kind";
-    if (s->n_kv_heads == 0 || s->n_kv_heads > 1024 || s->n_kv_heads % n_ranks != 0)
+    if (s->n_kv_heads == 0 || s->n_kv_heads > KV_HEADS_MAX || s->n_kv_heads % n_ranks != 0)
         return "n_kv_heads";
-    if (s->n_heads == 0 || s->n_heads > 1024 || s->n_heads % s->n_kv_heads != 0)
+    if (s->n_heads == 0 || s->n_heads > KV_HEADS_MAX || s->n_heads % s->n_kv_heads != 0)
         return "n_heads";
-    if (s->dk == 0 || s->dk > 1024 || s->dv == 0 || s->dv > 1024)
+    if (s->dk == 0 || s->dk > KV_WIDTH_MAX || s->dv == 0 || s->dv > KV_WIDTH_MAX)
         return "head width";
     if (s->attention == KV_ATTENTION_WINDOW && s->window == 0)
         return "window";
@@ -200,7 +200,7 @@ static int layer_inside(const struct kv_geometry *g, const struct kv_layer *l)
         return 0;
     if (g->block_tokens % l->tile_tokens != 0 || l->group >= g->n_groups || l->n_kv_heads == 0 ||
         l->n_heads % l->n_kv_heads != 0 || end > g->block_bytes || !isfinite(l->scale) ||
-        l->dk == 0 || l->dv == 0 || l->dk > 1024 || l->dv > 1024)
+        l->dk == 0 || l->dv == 0 || l->dk > KV_WIDTH_MAX || l->dv > KV_WIDTH_MAX)
         return 0;
     if (l->k_token_stride != (l->dk + l->dk % kv_pair(g->type)) * element ||
         l->v_token_stride != l->dv * element || l->v_off != l->k_off + k_bytes)

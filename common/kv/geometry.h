@@ -34,6 +34,8 @@
 enum {
     KV_LAYERS_MAX = 128, /* Llama-2-70B has 80, the largest open dense models 126 */
     KV_GROUPS_MAX = 8,
+    KV_HEADS_MAX = 1024, /* of a layer, query heads */
+    KV_WIDTH_MAX = 1024, /* of a head, elements */
     KV_TILE_TOKENS = 32, /* block_tokens is a multiple of it */
     KV_TILE_TOKENS_MAX = 64,
     KV_BLOCK_ALIGN = 4096,

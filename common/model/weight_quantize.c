@@ -211,16 +211,6 @@ static void quantize_q6_k(const float *in, struct weight_q6_k *b)
 
 /* ---- Rows ------------------------------------------------------------------------------------ */
 
-/* To nearest, ties to even; a NaN stays one. */
-static uint16_t float_to_bf16(float f)
-{
-    const uint32_t bits = half_bits_from_float(f);
-
-    if ((bits & 0x7fffffffu) > 0x7f800000u)
-        return (uint16_t)(bits >> 16 | 0x40);
-    return (uint16_t)half_round_shift(bits, 16);
-}
-
 /* One storage unit; the inverse of weight_dequant_block. */
 static void quantize_block(enum weight_type type, const float *in, void *out)
 {

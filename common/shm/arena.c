@@ -3,13 +3,10 @@
 #include <errno.h>
 #include <string.h>
 
+#include "common/base/round.h"
+
 /* Below that an alignment of 2 MiB would waste more than it wins. */
 #define ARENA_HUGE_FROM (UINT64_C(16) << 20)
-
-static uint64_t round_up(uint64_t n, uint64_t to)
-{
-    return (n + to - 1) / to * to;
-}
 
 struct arena_place {
     uint64_t owners_off, blocks_off, total_bytes;

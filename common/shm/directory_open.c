@@ -5,14 +5,10 @@
 #include <string.h>
 
 #include "common/base/invariant.h"
+#include "common/base/round.h"
 #include "common/shm/directory_entry.h"
 
 enum { ENTRIES_MAX = 1 << 16, CTX_MAX = 1 << 20 };
-
-static uint64_t round_up(uint64_t n, uint64_t to)
-{
-    return (n + to - 1) / to * to;
-}
 
 /* Everything from n_entries, n_groups, ctx_max, block_tokens: for creator and attacher alike. */
 static int place(struct directory_shared *s, uint64_t *total)

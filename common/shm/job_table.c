@@ -9,15 +9,11 @@
 #include "common/base/fault.h"
 #include "common/base/invariant.h"
 #include "common/base/process.h"
+#include "common/base/round.h"
 
 enum { EPOCH_MAX = 0xffffff }; /* what a job's word can hold */
 
 #define JOBS_BYTES_MAX (UINT64_C(1) << 40)
-
-static uint64_t round_up(uint64_t n, uint64_t to)
-{
-    return (n + to - 1) / to * to;
-}
 
 static uint32_t element_bytes(uint32_t element)
 {

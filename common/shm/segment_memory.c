@@ -13,12 +13,9 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-#define MIB (1024.0 * 1024.0)
+#include "common/base/round.h"
 
-static uint64_t round_up(uint64_t n, uint64_t to)
-{
-    return (n + to - 1) / to * to;
-}
+#define MIB (1024.0 * 1024.0)
 
 /* Reserves address space first, so that a large segment starts on a huge-page boundary. */
 static void *map_aligned(int fd, uint64_t bytes, int prot, uint64_t align)

@@ -210,8 +210,9 @@ static void short_jobs_run_together(void **state)
     attnd_shutdown(&local);
 }
 
-/* A prefix of 1,280 tokens, of which one span is read once for three jobs instead of three times.
- * The jobs come in between others, and one of them asks more queries than its neighbours. */
+/* A prefix of 1,280 tokens, of which one span is read once for three jobs instead of three times;
+ * not in the layers with windows (1 and 3), which end behind it.  The jobs come in between others,
+ * and one of them asks more queries than its neighbours. */
 static void a_common_prefix_is_read_once(void **state)
 {
     struct sequence_ref seq[5];
@@ -234,7 +235,7 @@ static void a_common_prefix_is_read_once(void **state)
         attnd_tick(&local);
         for (uint32_t i = 0; i < 5; i++)
             fixture_take(&engine, i, &local);
-        assert_int_equal(stat(ATTND_STAT_SHARED) - before, 2 * 1024);
+        assert_int_equal(stat(ATTND_STAT_SHARED) - before, layer % 2 == 0 ? 2 * 1024 : 0);
     }
     assert_int_equal(stat(ATTND_STAT_RUNS), 4);
     attnd_shutdown(&local);
