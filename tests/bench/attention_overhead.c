@@ -14,6 +14,7 @@
 #include "common/shm/engine_page.h"
 #include "common/shm/job_engine.h"
 #include "common/shm/job_worker.h"
+#include "tests/bench/median.h"
 
 enum { ROUNDS = 2001, ASLEEP_ROUNDS = 201, PAUSE_US = 500, BLOCK_TOKENS = 64 };
 
@@ -116,13 +117,6 @@ static double round_us(struct overhead *o, uint32_t round)
     return (double)(end - start) / 1e3;
 }
 
-static int compare_doubles(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return (x > y) - (x < y);
-}
-
 static double run_rounds(struct overhead *o)
 {
     static double us[ROUNDS];
@@ -135,8 +129,7 @@ static double run_rounds(struct overhead *o)
             usleep(PAUSE_US);
         us[i] = round_us(o, i);
     }
-    qsort(us, n, sizeof us[0], compare_doubles);
-    return us[n / 2];
+    return median_of(us, n);
 }
 
 static int open_table(struct overhead *o)

@@ -27,6 +27,7 @@
 #include "common/compute/attention.h"
 #include "tests/bench/attention_overhead.h"
 #include "tests/bench/attention_rates.h"
+#include "tests/bench/median.h"
 
 enum {
     REPEAT_MAX = 31,
@@ -76,19 +77,6 @@ static const char *type_name(enum kv_type type)
            : type == KV_TYPE_BF16 ? "bf16"
            : type == KV_TYPE_F32  ? "f32"
                                   : "i8";
-}
-
-static int compare_doubles(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return (x > y) - (x < y);
-}
-
-static double median(double *x, uint32_t n)
-{
-    qsort(x, n, sizeof *x, compare_doubles);
-    return x[n / 2];
 }
 
 /* ---- One shape ------------------------------------------------------------------------------- */
@@ -217,9 +205,9 @@ static void run_shape(struct bench *b, const struct shape *s, struct result *out
         i++;
     }
     *out = (struct result){.shape = *s,
-                           .us_per_job = median(seconds, b->repeat) * 1e6,
-                           .share = median(shares, b->repeat),
-                           .roof_us = median(roofs, b->repeat) * 1e6,
+                           .us_per_job = median_of(seconds, b->repeat) * 1e6,
+                           .share = median_of(shares, b->repeat),
+                           .roof_us = median_of(roofs, b->repeat) * 1e6,
                            .bytes_bind = 2 * n_bytes_bind >= b->repeat,
                            .disturbed = n_disturbed > 0};
     out->gbs = bytes / out->us_per_job * 1e-3;
@@ -332,7 +320,7 @@ static double scale_threads(const struct bench *b)
             one->roof_us >= 1.8 * all->roof_us)
             ratios[n++] = one->us_per_job / all->us_per_job;
     }
-    return n > 0 ? median(ratios, n) : -1;
+    return n > 0 ? median_of(ratios, n) : -1;
 }
 
 /* Jobs/s of int8 over f16 at 4,096 and more where bytes bind both: the smallest. */
@@ -525,9 +513,9 @@ static void print_machine(struct bench *b)
             }
         printf("%u threads: read %.1f GB/s; f32 multiply-adds %.0f G/s, for bf16 KV %.0f, for int8 "
                "%.0f; exponentials %.1f G/s\n",
-               s.n_threads, median(read, b->repeat) * 1e-9, median(x[0], b->repeat) * 1e-9,
-               median(x[1], b->repeat) * 1e-9, median(x[2], b->repeat) * 1e-9,
-               median(exps, b->repeat) * 1e-9);
+               s.n_threads, median_of(read, b->repeat) * 1e-9, median_of(x[0], b->repeat) * 1e-9,
+               median_of(x[1], b->repeat) * 1e-9, median_of(x[2], b->repeat) * 1e-9,
+               median_of(exps, b->repeat) * 1e-9);
     }
 }
 

@@ -18,6 +18,7 @@
 #include "common/base/invariant.h"
 #include "common/compute/dense.h"
 #include "tests/bench/blas_ref.h"
+#include "tests/bench/median.h"
 
 enum { ROWS_MAX = 512, REPEAT_MAX = 101, N_ROW_COUNTS = 10 };
 static const uint32_t row_counts[N_ROW_COUNTS] = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512};
@@ -128,13 +129,6 @@ static void product(const struct bench *b, const struct operands *o, enum column
         dense_apply(b->team, o->matrix[c], o->x, k, rows, o->y, n, false);
 }
 
-static int compare_doubles(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return (x > y) - (x < y);
-}
-
 /* Median seconds of one product; short ones are timed in groups of at least 2 ms. */
 static double measure(const struct bench *b, const struct operands *o, enum column c, uint32_t rows)
 {
@@ -154,8 +148,7 @@ static double measure(const struct bench *b, const struct operands *o, enum colu
             product(b, o, c, rows);
         times[i] = (thread_seconds() - start) / group;
     }
-    qsort(times, b->repeat, sizeof times[0], compare_doubles);
-    return times[b->repeat / 2];
+    return median_of(times, b->repeat);
 }
 
 static void bench_shape(struct bench *b, uint32_t s)

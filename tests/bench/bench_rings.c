@@ -29,6 +29,7 @@
 #include "common/shm/job_engine.h"
 #include "common/shm/job_worker.h"
 #include "common/topology/topology.h"
+#include "tests/bench/median.h"
 
 enum {
     N_SLOTS = 400,
@@ -250,13 +251,6 @@ static void engine_round(struct bench *b, uint32_t n, uint32_t round, bool with_
     wait_for(&m->worker_at, at + 2); /* touched */
 }
 
-static int compare_doubles(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return (x > y) - (x < y);
-}
-
 static void measure_ping(struct bench *b)
 {
     double *ns = b->samples[PUSH];
@@ -270,8 +264,7 @@ static void measure_ping(struct bench *b)
         wait_for(&b->meeting->worker_at, at + 1);
         ns[at % n] = (double)(clock_now_ns() - start);
     }
-    qsort(ns, n, sizeof *ns, compare_doubles);
-    b->ping_ns = ns[n / 2];
+    b->ping_ns = median_of(ns, n);
     b->step_at = PINGS;
 }
 
@@ -286,9 +279,8 @@ static void run_rounds(struct bench *b, uint32_t c, bool with_payload)
             b->samples[s][r - WARM_UP] = sample[s];
     }
     for (enum step s = with_payload ? COPY_IN : PUSH; s < (with_payload ? N_STEPS : COPY_IN); s++) {
-        qsort(b->samples[s], rounds, sizeof(double), compare_doubles);
-        b->median[c][s] = b->samples[s][rounds / 2];
-        b->p99[c][s] = b->samples[s][(uint32_t)(0.99 * (rounds - 1))];
+        b->median[c][s] = median_of(b->samples[s], rounds);
+        b->p99[c][s] = quantile_of(b->samples[s], rounds, 0.99);
     }
 }
 

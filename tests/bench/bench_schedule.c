@@ -17,6 +17,7 @@
 
 #include "common/base/clock.h"
 #include "common/sched/admission.h"
+#include "tests/bench/median.h"
 #include "tests/unit/sched_fixture.h"
 
 enum {
@@ -112,13 +113,6 @@ static void use_the_cache(void)
         at[i]++;
 }
 
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return (x > y) - (x < y);
-}
-
 static bool measure(struct bench *b, const struct sched_policy *policy, uint32_t at)
 {
     uint32_t n = 0;
@@ -137,14 +131,12 @@ static bool measure(struct bench *b, const struct sched_policy *policy, uint32_t
             policy->decide(&b->fixture[l].state, &b->decision);
             b->samples[n++] = (double)(clock_now_ns() - start) / 1e3;
         }
-        qsort(first, b->rounds, sizeof *first, by_value);
         printf("%-10s %-8s %9.1f %9.1f %6u %6u %6u\n", policy->name, loads[l].name,
-               first[b->rounds / 2], first[b->rounds * 99 / 100], b->decision.n_rows,
+               median_of(first, b->rounds), quantile_of(first, b->rounds, 0.99), b->decision.n_rows,
                b->decision.n_seqs, b->decision.n_enter);
     }
-    qsort(b->samples, n, sizeof *b->samples, by_value);
-    b->median[at] = b->samples[n / 2];
-    b->p99[at] = b->samples[n * 99 / 100];
+    b->median[at] = median_of(b->samples, n);
+    b->p99[at] = quantile_of(b->samples, n, 0.99);
     return true;
 }
 
@@ -209,14 +201,12 @@ static void measure_admission(struct bench *b, struct admission_scratch *scratch
             admission_judge(&view, &candidate, scratch, &verdict);
             b->samples[n++] = (double)(clock_now_ns() - start) / 1e3;
         }
-        qsort(first, b->rounds, sizeof *first, by_value);
-        double p99 = first[b->rounds * 99 / 100];
+        double p99 = quantile_of(first, b->rounds, 0.99);
         b->admit_p99_us = p99 > b->admit_p99_us ? p99 : b->admit_p99_us;
-        printf("%-10s %-8u %9.1f %9.1f %6u %d\n", "", asked[l].waiting, first[b->rounds / 2], p99,
-               scratch->n_steps, (int)verdict.reason);
+        printf("%-10s %-8u %9.1f %9.1f %6u %d\n", "", asked[l].waiting, median_of(first, b->rounds),
+               p99, scratch->n_steps, (int)verdict.reason);
     }
-    qsort(b->samples, n, sizeof *b->samples, by_value);
-    b->admit_us = b->samples[n / 2];
+    b->admit_us = median_of(b->samples, n);
 }
 
 /* ---- Output ---------------------------------------------------------------------------------- */

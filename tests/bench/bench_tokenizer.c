@@ -12,6 +12,7 @@
 
 #include "common/base/invariant.h"
 #include "common/model/tokenizer.h"
+#include "tests/bench/median.h"
 
 enum { RUN_BYTES = 1000000, REPEAT_DEFAULT = 5, REPEAT_MAX = 101, VOCABULARIES_MAX = 16 };
 
@@ -46,13 +47,6 @@ static char *read_file(const char *path, size_t *len)
     return text;
 }
 
-static int compare_doubles(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-
-    return (x > y) - (x < y);
-}
-
 /* Median seconds of one encoding; *n_ids: its tokens. */
 static double measure(const struct tokenizer *t, const char *text, size_t len, int repeat,
                       int64_t *n_ids)
@@ -71,8 +65,7 @@ static double measure(const struct tokenizer *t, const char *text, size_t len, i
         seconds[i] = thread_seconds() - start;
     }
     free(ids);
-    qsort(seconds, (size_t)repeat, sizeof(seconds[0]), compare_doubles);
-    return seconds[repeat / 2];
+    return median_of(seconds, (size_t)repeat);
 }
 
 static int run_vocabulary(struct result *r, const char *text, size_t len, int repeat)

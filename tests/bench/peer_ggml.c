@@ -17,6 +17,8 @@
 #include "ggml-cpu.h"
 #include "ggml.h"
 
+#include "median.h"
+
 enum { POOL_MIB = 256, CALLS = 60, SEQUENCES_MAX = 512 };
 
 struct sequence {
@@ -29,13 +31,6 @@ static double now(int n_threads)
 
     clock_gettime(n_threads == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
-static int compare_doubles(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return (x > y) - (x < y);
 }
 
 /* [width][context][heads] as flash attention wants it, over either layout in memory. */
@@ -102,7 +97,6 @@ int main(int argc, char **argv)
         if (i >= 3)
             seconds[i - 3] = now(n_threads) - start;
     }
-    qsort(seconds, CALLS, sizeof seconds[0], compare_doubles);
-    printf("gbs=%.3f\n", bytes / seconds[CALLS / 2] * 1e-9);
+    printf("gbs=%.3f\n", bytes / median_of(seconds, CALLS) * 1e-9);
     return 0;
 }
