@@ -30,6 +30,13 @@ CASES = [  # name, workers, settings, environment
     ("omni", 2, {"engine.policy": "omni", "engine.kv_blocks": 64, **PROFILE}, {}),
     ("omni, one batch, no waits", 2, {"engine.policy": "omni", "engine.without": "two-batch,waiting",
                                       "engine.kv_blocks": 64, **PROFILE}, {}),
+    ("paper", 2, {"engine.policy": "paper", "engine.kv_blocks": 64, **PROFILE}, {}),
+    ("paper, results delayed", 1, {"engine.policy": "paper", "engine.kv_blocks": 64, **PROFILE},
+     {"OMNI_EXCHANGE_DELAY": "3"}),
+    ("ls-first", 1, {"engine.policy": "ls-first", "engine.kv_blocks": 40, **PROFILE}, {}),
+    ("harvest", 2, {"engine.policy": "harvest", "engine.kv_blocks": 40, **PROFILE}, {}),
+    ("harvest, no reserve", 1, {"engine.policy": "harvest", "engine.kv_blocks": 40, "engine.auto_free_pct": 0,
+                                **PROFILE}, {}),
     ("sync, 1 worker", 1, {"engine.policy": "sync", "engine.kv_blocks": 64, **PROFILE}, {}),
     ("sync, results delayed", 3, {"engine.policy": "sync", "engine.kv_blocks": 64, **PROFILE},
      {"OMNI_EXCHANGE_DELAY": "3"}),
@@ -95,7 +102,9 @@ def run_beside(model, case, requests, ls, alone):
         ridden, parked = (sum(one[key] for one in be) for key in ("ridealong_jobs", "parked_jobs"))
         print(f"   {name}: {sum(one['worker_tokens'] for one in be)} of {len(be) * len(be[0]['tokens'])} tokens on "
               f"workers, {ridden} jobs rode along, {parked} parked; {group.stats()['sweeps_two']} sweeps of two batches, waited "
-              f"{group.stats()['waited_us'] / 1000:.0f} ms; {chats.n_batches} LS batches beside", flush=True)
+              f"{group.stats()['waited_us'] / 1000:.0f} ms; {chats.n_batches} LS batches beside; "
+              f"{group.stats()['mirrored_blocks']} of {group.stats()['copied_blocks']} blocks copied early, "
+              f"{group.stats()['yields']} yields, {group.stats()['retreats']} retreats", flush=True)
         return ridden, parked
 
 
@@ -104,11 +113,23 @@ def carried_out(case):
     return case[2].get("engine.policy") != "sync" or os.environ.get("OMNI_TEST_DEVICE", "cpu") == "cpu"
 
 
+def expect_device_alone(name, stats, on_workers):
+    """Nobody decodes at a worker, but KV was dropped and computed again, or went to host memory and came back."""
+    assert on_workers == 0, f"{name}: {on_workers} tokens on workers"
+    if name.startswith("ls-first"):
+        assert stats["yields"] > 0 and stats["copies_out"] == 0, stats
+    else:
+        assert stats["mirrored_blocks"] > 0 and stats["copies_in"] > 0, stats
+
+
 def expect_offloaded(name, group, be):
     """The test would prove nothing if nothing had left the device."""
     stats = group.stats()
     on_workers = sum(one["worker_tokens"] for one in be)
     jobs = sum(one["ridealong_jobs"] + one["parked_jobs"] for one in be)
+    if name.startswith(("ls-first", "harvest")):
+        expect_device_alone(name, stats, on_workers)
+        return
     assert on_workers > 0 and jobs > 0, f"{name}: {on_workers} tokens on workers, {jobs} jobs"
     if name.startswith("always"):
         # The first token comes from the prompt; more may, while the KV is copied out.
