@@ -40,7 +40,7 @@ static void set_state(struct directory *d, struct directory_entry *e, uint32_t g
     enum directory_state old = directory_entry_state(e, group);
 
     invariant((unsigned)old < 5 && transition_allowed[old][state]);
-    /* T1: release, pairs with the acquire in directory_entry_state: blocks and KV are there. */
+    /* T1: release, pairs with T2 in directory_entry_state: blocks and KV are there. */
     atomic_store_explicit(&e->state[group], (uint32_t)state, memory_order_release);
     d->n_transitions++;
 }
@@ -111,7 +111,7 @@ enum directory_state directory_state(const struct directory *d, struct sequence_
     struct directory_entry *e = entry_at(d, ref.idx);
 
     invariant(group < d->n_groups);
-    if (atomic_load_explicit(&e->generation, memory_order_acquire) != ref.gen)
+    if (atomic_load_explicit(&e->generation, memory_order_acquire) != ref.gen) /* G2 */
         return DIRECTORY_FREE;
     return directory_entry_state(e, group);
 }
@@ -227,7 +227,7 @@ static void force_free(struct directory *d, uint32_t idx)
 {
     struct directory_entry *e = directory_entry_at(d, idx);
 
-    /* What the last engine left may be no state at all: not by way of set_state. */
+    /* What the last engine left may be no state at all: not by way of set_state.  Release as T1. */
     for (uint32_t g = 0; g < KV_GROUPS_MAX; g++)
         atomic_store_explicit(&e->state[g], DIRECTORY_FREE, memory_order_release);
     d->n_transitions++;

@@ -27,6 +27,7 @@ static inline uint32_t *directory_entry_log(const struct directory *d,
 static inline enum directory_state directory_entry_state(const struct directory_entry *e,
                                                          uint32_t group)
 {
+    /* T2: acquire, pairs with T1 in directory.c. */
     return (enum directory_state)atomic_load_explicit(&e->state[group], memory_order_acquire);
 }
 

@@ -35,7 +35,7 @@ static enum directory_fault judge_alone(const struct directory *d, const struct 
                                         uint32_t idx)
 {
     const struct directory_entry *e = directory_entry_at(d, idx);
-    uint32_t committed = atomic_load_explicit(&e->committed, memory_order_acquire);
+    uint32_t committed = atomic_load_explicit(&e->committed, memory_order_acquire); /* C2 */
 
     if (!in_use(d, idx))
         return DIRECTORY_UNFINISHED;
@@ -154,7 +154,7 @@ static void tell_verdicts(const struct scan *s, directory_visit *visit, void *ar
 
         if (!in_use(s->d, i))
             continue;
-        ref.gen = atomic_load_explicit(&e->generation, memory_order_acquire);
+        ref.gen = atomic_load_explicit(&e->generation, memory_order_acquire); /* G2 */
         visit(arg, ref, (enum directory_fault)s->u->verdict[i]);
     }
 }

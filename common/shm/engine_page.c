@@ -69,7 +69,7 @@ static int take_role(struct engine_page *p, uint32_t engine_idx, struct error *e
     set_shared(p);
     if (segment_role_lock(&p->segment, SEGMENT_ROLE_ENGINE) != 0)
         return error_set(err, -EBUSY, "engine %u runs already, as pid %u", engine_idx,
-                         atomic_load_explicit(&p->shared->pid, memory_order_acquire));
+                         atomic_load_explicit(&p->shared->pid, memory_order_acquire)); /* E1 */
     return segment_is_current(&p->segment) ? 0 : -EAGAIN;
 }
 
@@ -105,7 +105,7 @@ void engine_page_enter(struct engine_page *p, uint32_t epoch, uint64_t now_ns)
     atomic_store_explicit(&e->alive_ns, now_ns, memory_order_relaxed);
     atomic_store_explicit(&e->start_ticks, ticks, memory_order_relaxed);
     atomic_store_explicit(&e->header.epoch, epoch, memory_order_relaxed);
-    atomic_store_explicit(&e->epoch, epoch, memory_order_release);
+    atomic_store_explicit(&e->epoch, epoch, memory_order_release); /* N1, pairs with N2 */
     /* E1: release: whoever acquires the pid sees its start time and epoch. */
     atomic_store_explicit(&e->pid, (uint32_t)getpid(), memory_order_release);
 }
@@ -132,6 +132,7 @@ void engine_page_detach(struct engine_page *p)
 
 uint32_t engine_page_epoch(const struct engine_page *p)
 {
+    /* N2: acquire, pairs with N1 in engine_page_enter. */
     return atomic_load_explicit(&p->shared->epoch, memory_order_acquire);
 }
 

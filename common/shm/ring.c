@@ -31,7 +31,8 @@ int ring_attach(struct ring *r, void *memory, uint32_t capacity)
 
     if (!capacity_is_valid(capacity) || shared->capacity != capacity)
         return -EINVAL;
-    /* Tail first: head only grows, so a ring in use cannot look impossible. */
+    /* Tail first: head only grows, so a ring in use cannot look impossible.  Acquire as in A1, A2:
+     * whoever attaches goes on where the last one of its role was. */
     tail = atomic_load_explicit(&shared->tail, memory_order_acquire);
     head = atomic_load_explicit(&shared->head, memory_order_acquire);
     *r = (struct ring){.shared = shared,
@@ -115,7 +116,7 @@ bool ring_ready(struct ring *r)
 
 void ring_skip_to_head(struct ring *r)
 {
-    r->head = atomic_load_explicit(&r->shared->head, memory_order_acquire);
+    r->head = atomic_load_explicit(&r->shared->head, memory_order_acquire); /* as A1 */
     r->tail = r->head;
-    atomic_store_explicit(&r->shared->tail, r->tail, memory_order_release);
+    atomic_store_explicit(&r->shared->tail, r->tail, memory_order_release); /* as R2 */
 }
