@@ -19,11 +19,12 @@
 enum { EXIT_OK = 0, EXIT_ERRORS = 1, EXIT_USAGE = 2, EXIT_NO_DEVICE = 77 };
 
 /* The whole run, however slow the machine: a visit to a GPU is short. */
-static const int TOTAL_LIMIT_S = 175;
+static const int TOTAL_LIMIT_S = 420;
 
 static const struct probe_part *const PARTS[] = {
-    &part_ceilings, &part_gemm,   &part_copies, &part_zerocopy, &part_flags,
-    &part_kernels,  &part_posted, &part_graphs, &part_register, &part_ipc,
+    &part_ceilings, &part_gemm,     &part_copies, &part_kernels, &part_step,
+    &part_exchange, &part_zerocopy, &part_flags,  &part_posted,  &part_graphs,
+    &part_register, &part_ipc,      &part_torch,
 };
 
 static const char USAGE[] = "usage: probe --results FILE [--commit ID] [--only PART[,PART...]]\n"

@@ -53,7 +53,8 @@ struct probe_part {
 
 /* Order = order of running: the ceilings first, so that a short visit has at least these. */
 extern const struct probe_part part_ceilings, part_gemm, part_copies, part_zerocopy, part_flags,
-    part_posted, part_register, part_ipc, part_graphs, part_kernels;
+    part_posted, part_register, part_ipc, part_graphs, part_kernels, part_step, part_exchange,
+    part_torch;
 
 /* Notes why the measurement fails; returns -1. */
 int probe_fail(struct probe *probe, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -8,8 +8,7 @@
 #include "gpu-engine/device/cuda/pick_step.h"
 #include "gpu-engine/device/cuda/prefill_attention.h"
 #include "tests/gpu/checks/check.h"
-#include "tests/gpu/kernels.h"
-#include "tests/gpu/probe.h"
+#include "tests/gpu/probe_data.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -58,58 +57,7 @@ static int measure_checks(struct probe *p)
     return 0;
 }
 
-/* ---- Ceilings and data ------------------------------------------------------------------------------ */
-
-/* A figure that an earlier part left in the results file. */
-static int earlier_figure(struct probe *p, const char *key, double *value)
-{
-    struct report_table *table = (struct report_table *)malloc(sizeof *table);
-    const char *text = NULL;
-    if (table != NULL && report_load(p->results, table) == 0)
-        text = report_find(table, key);
-    *value = text != NULL ? strtod(text, NULL) : 0.0;
-    free(table);
-    return *value > 0.0 ? 0 : probe_fail(p, "%s was not measured in this run", key);
-}
-
-/* The larger of copy and read bandwidth, GB/s. */
-static int bandwidth(struct probe *p, double *gbps)
-{
-    double copy, read;
-    PROBE_DO(earlier_figure(p, "copy_gbps", &copy));
-    PROBE_DO(earlier_figure(p, "read_gbps", &read));
-    *gbps = copy > read ? copy : read;
-    return 0;
-}
-
-/* bf16 in (-2, -0.25] and [0.25, 2): random words, with the exponents that ordinary values have. */
-static __global__ void fill_bf16_kernel(uint32_t *out, size_t n, uint32_t seed)
-{
-    for (size_t i = blockIdx.x * (size_t)blockDim.x + threadIdx.x; i < n;
-         i += (size_t)gridDim.x * blockDim.x) {
-        const uint32_t x = data_word(seed, (uint32_t)i);
-        const uint32_t low = 0x3e80u + ((x >> 8) % 3u << 7), high = 0x3e80u + ((x >> 24) % 3u << 7);
-        out[i] = (x & 0x807f807fu) | low | high << 16;
-    }
-}
-
-/* n elements (an even number) of random bf16. */
-static int data_alloc(struct probe *p, void **out, size_t n, uint32_t seed)
-{
-    PROBE_DO(probe_device_alloc(p, out, n * 2));
-    fill_bf16_kernel<<<8 * p->n_sm, 256, 0, p->stream>>>((uint32_t *)*out, n / 2, seed);
-    PROBE_TRY(p, cudaGetLastError());
-    return 0;
-}
-
-static int words_alloc(struct probe *p, const uint32_t **out, const uint32_t *from, size_t n)
-{
-    void *words;
-    PROBE_DO(probe_device_alloc(p, &words, n * sizeof *from));
-    PROBE_TRY(p, cudaMemcpy(words, from, n * sizeof *from, cudaMemcpyHostToDevice));
-    *out = (const uint32_t *)words;
-    return 0;
-}
+/* ---- Attention -------------------------------------------------------------------------------------------- */
 
 enum { HEAD_DIM = 128, BLOCK_TOKENS = 64 };
 
@@ -124,7 +72,7 @@ static int pool_alloc(struct probe *p, struct cuda_kv *kv, uint32_t n_seqs, uint
         return probe_fail(p, "no memory for tables");
     for (uint32_t i = 0; i < n_blocks; i++)
         tables[i] = i * 2654435761u & (n_blocks - 1);
-    const int rc = words_alloc(p, &kv->tables, tables, n_blocks);
+    const int rc = probe_words(p, tables, n_blocks, &kv->tables);
     free(tables);
     PROBE_DO(rc);
     kv->table_stride = per_seq;
@@ -133,10 +81,8 @@ static int pool_alloc(struct probe *p, struct cuda_kv *kv, uint32_t n_seqs, uint
     kv->type = KV_TYPE_BF16;
     kv->v_off = half;
     kv->block_bytes = 2 * half;
-    return data_alloc(p, (void **)&kv->pool, n_blocks * kv->block_bytes / 2, 11);
+    return probe_elements(p, (void **)&kv->pool, n_blocks * kv->block_bytes / 2, 11);
 }
-
-/* ---- Attention -------------------------------------------------------------------------------------------- */
 
 static cudaError_t decode_work(void *arg, unsigned, cudaStream_t stream)
 {
@@ -158,11 +104,11 @@ static int decode_share(struct probe *p, uint32_t n_seqs, uint32_t n_tokens, uin
     a.split_tokens = 256;
     for (uint32_t i = 0; i < n_seqs; i++)
         lengths[i] = n_tokens;
-    PROBE_DO(bandwidth(p, &gbps));
+    PROBE_DO(probe_bandwidth(p, &gbps));
     PROBE_DO(pool_alloc(p, &a.kv, n_seqs, n_tokens));
-    PROBE_DO(words_alloc(p, &a.ctx_len, lengths, n_seqs));
-    PROBE_DO(data_alloc(p, (void **)&a.q, (size_t)n_seqs * a.n_heads * HEAD_DIM, 12));
-    PROBE_DO(data_alloc(p, (void **)&a.out, (size_t)n_seqs * a.n_heads * HEAD_DIM, 13));
+    PROBE_DO(probe_words(p, lengths, n_seqs, &a.ctx_len));
+    PROBE_DO(probe_elements(p, (void **)&a.q, (size_t)n_seqs * a.n_heads * HEAD_DIM, 12));
+    PROBE_DO(probe_elements(p, (void **)&a.out, (size_t)n_seqs * a.n_heads * HEAD_DIM, 13));
     PROBE_DO(probe_device_alloc(p, (void **)&a.partial, decode_attention_scratch(&a)));
     for (a.split_tokens = 256; a.split_tokens <= 1024; a.split_tokens *= 2) {
         double us;
@@ -204,11 +150,11 @@ static int measure_prefill(struct probe *p)
     a.n_heads = 32;
     a.kv.n_kv_heads = 8;
     a.scale = 1.0f / sqrtf(HEAD_DIM);
-    PROBE_DO(earlier_figure(p, "gemm_bf16_tflops", &tflops));
+    PROBE_DO(probe_earlier(p, "gemm_bf16_tflops", &tflops));
     PROBE_DO(pool_alloc(p, &a.kv, 1, chunk.n_rows));
-    PROBE_DO(words_alloc(p, (const uint32_t **)&a.chunk, (const uint32_t *)&chunk, 4));
-    PROBE_DO(data_alloc(p, (void **)&a.q, (size_t)chunk.n_rows * a.n_heads * HEAD_DIM, 12));
-    PROBE_DO(data_alloc(p, (void **)&a.out, (size_t)chunk.n_rows * a.n_heads * HEAD_DIM, 13));
+    PROBE_DO(probe_words(p, &chunk, 4, (const uint32_t **)&a.chunk));
+    PROBE_DO(probe_elements(p, (void **)&a.q, (size_t)chunk.n_rows * a.n_heads * HEAD_DIM, 12));
+    PROBE_DO(probe_elements(p, (void **)&a.out, (size_t)chunk.n_rows * a.n_heads * HEAD_DIM, 13));
     PROBE_DO(probe_time(p, {prefill_work, &a}, 5, 9, &us));
     const double flops = 4.0 * HEAD_DIM * a.n_heads * n * (n + 1.0) / 2.0;
     probe_number(p, flops / us / 1e6, "prefill_attn_tflops");
@@ -231,10 +177,10 @@ static int measure_gemv(struct probe *p)
     a.n_out = 28672;
     a.n_in = 8192;
     a.type = KV_TYPE_BF16;
-    PROBE_DO(bandwidth(p, &gbps));
-    PROBE_DO(data_alloc(p, (void **)&a.w, (size_t)a.n_out * a.n_in, 14));
-    PROBE_DO(data_alloc(p, (void **)&a.x, (size_t)GEMV_ROWS_MAX * a.n_in, 15));
-    PROBE_DO(data_alloc(p, (void **)&a.out, (size_t)GEMV_ROWS_MAX * a.n_out, 16));
+    PROBE_DO(probe_bandwidth(p, &gbps));
+    PROBE_DO(probe_elements(p, (void **)&a.w, (size_t)a.n_out * a.n_in, 14));
+    PROBE_DO(probe_elements(p, (void **)&a.x, (size_t)GEMV_ROWS_MAX * a.n_in, 15));
+    PROBE_DO(probe_elements(p, (void **)&a.out, (size_t)GEMV_ROWS_MAX * a.n_out, 16));
     for (a.n_rows = 1; a.n_rows <= GEMV_ROWS_MAX; a.n_rows *= 2) {
         PROBE_DO(probe_time(p, {gemv_work, &a}, 5, 9, &us));
         probe_number(p, 100.0 * probe_gbps(2.0 * a.n_out * a.n_in, us) / gbps, "gemv_rows%u_pct",
@@ -270,6 +216,7 @@ static int pick_outputs(struct probe *p, struct pick_step *a)
     PROBE_DO(probe_device_alloc(p, (void **)&a->source, PICK_SLOTS * 4));
     PROBE_DO(probe_device_alloc(p, (void **)&a->generation, PICK_SLOTS * 4));
     PROBE_DO(probe_device_alloc(p, (void **)&a->row, PICK_SLOTS * sizeof *a->row));
+    PROBE_DO(probe_pinned_alloc(p, (void **)&a->picked, PICK_STEP_ROWS_MAX * 4));
     return probe_pinned_alloc(p, (void **)&a->log, sizeof *a->log);
 }
 
@@ -278,10 +225,14 @@ static int pick_inputs(struct probe *p, struct pick_work *w)
     struct pick_slot slots[PICK_SLOTS] = {};
     struct pick_ask *ask;
     uint32_t **done;
+    uint8_t **job_slots;
+    PROBE_DO(probe_pinned_alloc(p, (void **)&job_slots, sizeof *job_slots));
+    PROBE_DO(probe_pinned_alloc(p, (void **)&job_slots[0], PICK_SLOTS * CUDA_SLOT_BYTES));
     PROBE_DO(probe_pinned_alloc(p, (void **)&ask, sizeof *ask));
     PROBE_DO(probe_pinned_alloc(p, (void **)&done, sizeof *done));
     PROBE_DO(probe_pinned_alloc(p, (void **)&done[0], PICK_SLOTS * 4));
-    *ask = {9, UINT64_MAX, PICK_BACK, 0, 0, PICK_ANY_BATCH};
+    memset(job_slots[0], 0, PICK_SLOTS * CUDA_SLOT_BYTES);
+    *ask = {9, UINT64_MAX, 0, PICK_BACK, 0, 0, PICK_ANY_BATCH};
     for (uint32_t s = 0; s < PICK_SLOTS; s++) {
         slots[s].generation = 7;
         slots[s].state = PICK_SLOT_POSTED;
@@ -289,10 +240,10 @@ static int pick_inputs(struct probe *p, struct pick_work *w)
         slots[s].layer = s % (PICK_SLOTS / PICK_BACK);
         done[0][s] = 7;
     }
-    PROBE_DO(
-        words_alloc(p, (const uint32_t **)&w->fresh, (const uint32_t *)slots, sizeof slots / 4));
+    PROBE_DO(probe_words(p, slots, sizeof slots / 4, (const uint32_t **)&w->fresh));
     w->step.ask = ask;
     w->step.done = (const uint32_t *const *)done;
+    w->step.job_slots = (const uint8_t *const *)job_slots;
     w->step.slots_per_worker = w->step.n_slots = PICK_SLOTS;
     w->step.n_q_max = 1;
     return 0;

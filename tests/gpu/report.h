@@ -12,7 +12,7 @@
 extern "C" {
 #endif
 
-enum { REPORT_KEY_MAX = 64, REPORT_VALUE_MAX = 256, REPORT_ENTRIES_MAX = 512 };
+enum { REPORT_KEY_MAX = 64, REPORT_VALUE_MAX = 256, REPORT_ENTRIES_MAX = 1024 };
 
 struct report {
     int fd;   /* the results file; -1 when closed */

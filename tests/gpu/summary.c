@@ -24,8 +24,30 @@ static const struct figure FIGURES[] = {
     {"decode_attn_gqa4_pct", "%", "decode attention, 64 x 4k, GQA 4"},
     {"decode_attn_32k_pct", "%", "decode attention, 8 x 32k, GQA 8"},
     {"prefill_attn_pct", "%", "prefill attention, 4k causal, of the GEMM rate"},
+    {"torch_flash_pct", "%", "torch's FLASH beside it, of the GEMM rate"},
+    {"torch_cudnn_pct", "%", "torch's CUDNN beside it, of the GEMM rate"},
     {"gemv_rows1_pct", "%", "GEMV, 1 row, of bandwidth"},
     {"gemv_rows8_pct", "%", "GEMV, 8 rows, of bandwidth"},
+    {"dense_rows1_pct", "%", "a layer's products, 1 row, of bandwidth"},
+    {"dense_rows8_pct", "%", "a layer's products, 8 rows, of bandwidth"},
+    {"dense_rows16_pct", "%", "a layer's products, 16 rows, of bandwidth"},
+    {"dense_rows64_pct", "%", "a layer's products, 64 rows, of bandwidth"},
+    {"tpot_b1_ratio", "x", "decode step, 8B, batch 1, 512: to the bytes read"},
+    {"tpot_b64_ratio", "x", "decode step, 8B, batch 64, 2k: to the bytes read"},
+    {"step_b1_us", "us", "decode step, batch 1"},
+    {"step_b16_us", "us", "decode step, batch 16, 1k"},
+    {"step_b64_us", "us", "decode step, batch 64"},
+    {"vs_torch_b1", "x", "PyTorch's step by ours, batch 1"},
+    {"vs_torch_b16", "x", "PyTorch's step by ours, batch 16"},
+    {"vs_torch_b64", "x", "PyTorch's step by ours, batch 64"},
+    {"out8_us", "us", "8 jobs out, added to a layer"},
+    {"in8_us", "us", "8 results picked and in, added to a layer"},
+    {"out400_ratio", "x", "400 jobs out, to 10 us and their bytes"},
+    {"in400_ratio", "x", "400 results in, to 10 us and their bytes"},
+    {"out400_staged_us", "us", "400 jobs out, staged in device memory"},
+    {"in400_staged_us", "us", "400 results in, staged in device memory"},
+    {"copyout_pct", "%", "KV copy out beside steps, of it alone"},
+    {"copyout_step_pct", "%", "what a copy out adds to a step"},
     {"pick_us", "us", "pick step: 400 slots, 8 rows back"},
     {"h2d_gbps", "GB/s", "copy engine, host to device"},
     {"d2h_gbps", "GB/s", "copy engine, device to host"},
@@ -66,7 +88,7 @@ static void table_write(struct report *report, const struct report_table *table)
     const char *device = report_find(table, "device");
     report_line(report, "\n%s", device ? device : "unknown device");
     for (size_t i = 0; i < N_FIGURES; i++)
-        report_line(report, "  %-38s %12s %s", FIGURES[i].what, figure_value(table, &FIGURES[i]),
+        report_line(report, "  %-48s %12s %s", FIGURES[i].what, figure_value(table, &FIGURES[i]),
                     FIGURES[i].unit);
     for (size_t i = 0; i < table->n; i++)
         if (!strncmp(table->entry[i].value, "error:", 6))

@@ -17,6 +17,10 @@
 #include "gpu-engine/device/cuda/cuda_kv.h"
 #include "gpu-engine/device/cuda/cuda_weights.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 struct cuda_dense;
 
 enum cuda_dense_output {
@@ -73,4 +77,7 @@ uint32_t cuda_dense_bucket(uint32_t n_rows);
 
 void cuda_dense_stats(const struct cuda_dense *d, struct cuda_dense_stats *out);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

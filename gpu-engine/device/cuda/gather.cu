@@ -7,12 +7,13 @@ enum { THREADS = 128, PIECE = 8 };
 
 static __global__ void __launch_bounds__(THREADS) gather_kernel(const struct gather a)
 {
-    if (a.n_common + blockIdx.x >= *a.n_live)
+    const uint32_t n_common = *a.n_common;
+    if (n_common + blockIdx.x >= *a.n_live)
         return;
     const uint32_t slot = a.source[blockIdx.x] >> 8, row = a.source[blockIdx.x] & 0xff;
     const uint4 *from =
         (const uint4 *)(cuda_job_out(&a.jobs, slot) + (size_t)row * a.jobs.out_width * 2);
-    uint4 *to = (uint4 *)(a.out + (size_t)(a.n_common + blockIdx.x) * a.width);
+    uint4 *to = (uint4 *)(a.out + (size_t)(n_common + blockIdx.x) * a.width);
     for (uint32_t i = threadIdx.x; i < a.width / PIECE; i += THREADS)
         to[i] = load_relaxed_sys4(from + i);
 }

@@ -13,8 +13,8 @@ struct gather {
     uint16_t *out;          /* [rows][width]: attention outputs; written from row n_common on */
     const uint32_t *source; /* [picked rows] slot << 8 | row, of the pick step */
     const uint32_t *n_live; /* rows of the batch, of the pick step */
+    const uint32_t *n_common;
     struct cuda_jobs jobs;
-    uint32_t n_common;
     uint32_t rows_max; /* picked rows at most: the grid */
     uint32_t width;    /* elements; a multiple of 8, at most jobs.out_width */
 };

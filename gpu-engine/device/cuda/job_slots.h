@@ -14,6 +14,7 @@
 #include "gpu-engine/device/cuda/cuda_kv.h"
 
 enum { CUDA_SLOT_NONE = 0xffffffff, CUDA_SLOT_BYTES = 128, CUDA_JOB_POSTED = 1 };
+enum { CUDA_SLOT_STATUS = 80 }; /* bytes to the worker's status: 0, or there is no output */
 
 /* The first line of a job_slot, without its word. */
 struct cuda_job_head {

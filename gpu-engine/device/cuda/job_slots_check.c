@@ -13,6 +13,7 @@
 static_assert(sizeof(struct job_slot) == CUDA_SLOT_BYTES, "job_slot");
 static_assert(offsetof(struct job_slot, word) == 0, "word");
 static_assert((int)JOB_POSTED == (int)CUDA_JOB_POSTED, "POSTED");
+static_assert(offsetof(struct job_slot, status) == CUDA_SLOT_STATUS, "status");
 SAME_PLACE(seq_idx);
 SAME_PLACE(seq_gen);
 SAME_PLACE(layer);

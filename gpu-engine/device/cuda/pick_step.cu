@@ -65,7 +65,9 @@ static __device__ __forceinline__ uint64_t look_and_wait(const struct pick_step 
                                                          struct pick_shared *shared)
 {
     const uint64_t from_ns = globaltimer_ns();
-    const uint32_t wait_ns = a.ask->wait_ns, want = a.ask->want;
+    const uint64_t left_ns = a.budget != NULL ? a.budget->wait_ns : UINT64_MAX;
+    const uint64_t wait_ns = min((uint64_t)a.ask->wait_ns, left_ns);
+    const uint32_t want = a.ask->want;
     for (;;) {
         look(a, shared);
         if (threadIdx.x == 0)
@@ -86,7 +88,10 @@ static __device__ __forceinline__ uint32_t take(const struct pick_step &a, uint3
                                                 uint32_t n_rows)
 {
     struct pick_slot &slot = a.slots[s];
-    const uint32_t row = a.n_common + n_rows;
+    const uint32_t row = a.ask->n_common + n_rows;
+    const uint8_t *job =
+        a.job_slots[s / a.slots_per_worker] + (size_t)(s % a.slots_per_worker) * CUDA_SLOT_BYTES;
+    const bool failed = load_relaxed_sys((const uint32_t *)(job + CUDA_SLOT_STATUS)) != 0;
     const bool rode = slot.age == a.ask->sweep;
     for (uint32_t q = 0; q < slot.n_q; q++) {
         a.row_slot[row + q] = a.residual_first + s * a.n_q_max + q;
@@ -98,8 +103,23 @@ static __device__ __forceinline__ uint32_t take(const struct pick_step &a, uint3
     slot.age = a.ask->sweep;
     slot.state = a.is_last ? PICK_SLOT_FREE : PICK_SLOT_POSTED;
     a.generation[s] = slot.generation;
-    a.log->picked[i] = s;
+    a.picked[i] = failed ? s | PICK_LOG_FAILED : s;
     return rode;
+}
+
+/* One thread: what was spent, and when the next layer is expected. */
+static __device__ __forceinline__ void account(const struct pick_step &a, uint32_t n_rows,
+                                               uint64_t waited_ns)
+{
+    const uint64_t now_ns = globaltimer_ns();
+    a.log->waited_ns = waited_ns;
+    a.log->proj_ns = now_ns;
+    if (a.budget != NULL) {
+        a.budget->p -= n_rows;
+        a.budget->wait_ns -= min(waited_ns, a.budget->wait_ns);
+    }
+    if (a.deadline_ns != NULL)
+        *a.deadline_ns = now_ns + a.arrival_ns[1] - a.arrival_ns[0] + *a.clock_ns;
 }
 
 static __global__ void __launch_bounds__(THREADS) pick_step_kernel(const struct pick_step a)
@@ -110,18 +130,19 @@ static __global__ void __launch_bounds__(THREADS) pick_step_kernel(const struct 
                             end, for those that gather them */
     if (threadIdx.x != 0)
         return;
-    const uint32_t n =
-        pick_rows(shared->slots, shared->n_back, a.layer, shared->done, 1, a.ask->age_max,
-                  a.ask->batches, min(a.ask->p_max, (uint32_t)PICK_STEP_ROWS_MAX), shared->picked);
+    uint32_t p_max = min(a.ask->p_max, (uint32_t)PICK_STEP_ROWS_MAX);
+    if (a.budget != NULL)
+        p_max = min(p_max, a.budget->p);
+    const uint32_t n = pick_rows(shared->slots, shared->n_back, a.layer, shared->done, 1,
+                                 a.ask->age_max, a.ask->batches, p_max, shared->picked);
     uint32_t n_rows = 0, n_ridden = 0;
     for (uint32_t i = 0; i < n; i++) {
         const struct pick_slot &slot = shared->slots[shared->picked[i]];
         n_ridden += take(a, shared->index[shared->picked[i]], i, n_rows);
         n_rows += slot.n_q;
     }
-    *a.n_live = a.n_common + n_rows;
-    a.log->waited_ns = waited_ns;
-    a.log->proj_ns = globaltimer_ns();
+    *a.n_live = a.ask->n_common + n_rows;
+    account(a, n_rows, waited_ns);
     a.log->n_ridden = n_ridden;
     a.log->n_rows = n_rows;
     store_release_sys(&a.log->n_picked, n); /* R2 */

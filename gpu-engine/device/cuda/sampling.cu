@@ -403,14 +403,12 @@ static __global__ void __launch_bounds__(THREADS, 1) sampling_kernel(const struc
     const uint32_t row = blockIdx.x;
     if (!row_is_there(a, row))
         return;
-    size_t bytes;
-    const struct sampling_space s =
-        sampling_space(a.scratch, a.rows.n, a.n_vocab, a.adjusts, &bytes);
+    const struct sampling_space s = space_of(a);
     struct sampling_task t = task_of(a, s);
     const struct row_view view =
         t.n_slices == 0 ? row_survey(t) : parts_join(t, s.parts + (size_t)row * s.n_slices);
     if (threadIdx.x == 0)
-        t.shared->token = view.best;
+        t.shared->token = view.best < a.n_vocab ? view.best : 0; /* NaNs have no best */
     __syncthreads();
     if (t.how.temperature > 0.0f)
         draw(t, a.n_vocab);
@@ -440,7 +438,8 @@ int sampling(const struct sampling *a, cuda_stream stream)
         return 0;
     if (a->scratch == NULL && (a->adjusts || a->top != NULL))
         return CUDA_NOT_SUPPORTED;
-    if (sampling_slices(a->n_vocab) > SAMPLING_SLICES_MAX)
+    if (sampling_slices(a->n_vocab) > SAMPLING_SLICES_MAX ||
+        (a->scratch_rows != 0 && a->rows.n > a->scratch_rows))
         return CUDA_NOT_SUPPORTED;
     if (a->adjusts)
         rc = sampling_adjust_launch(a, stream);

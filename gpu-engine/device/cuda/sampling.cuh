@@ -68,6 +68,13 @@ sampling_space(void *scratch, uint32_t n_rows, uint32_t n_vocab, uint32_t adjust
     return s;
 }
 
+static __device__ __forceinline__ struct sampling_space space_of(const struct sampling &a)
+{
+    size_t bytes;
+    return sampling_space(a.scratch, a.scratch_rows != 0 ? a.scratch_rows : a.rows.n, a.n_vocab,
+                          a.adjusts, &bytes);
+}
+
 /* What is drawn from: the row's own logits, or its adjusted ones. */
 static __device__ __forceinline__ const float *
 drawn_from(const struct sampling &a, const struct sampling_space &s, uint32_t row)

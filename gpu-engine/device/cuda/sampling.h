@@ -65,8 +65,9 @@ struct sampling {
     const struct sampling_row *row; /* [rows] */
     struct cuda_rows rows;
     uint32_t n_vocab;
-    void *scratch;    /* sampling_scratch() bytes, zeroed once, before its first use; or NULL */
-    uint32_t adjusts; /* 1: rows may have adjustments */
+    void *scratch; /* sampling_scratch() bytes, zeroed once, before its first use; or NULL */
+    uint32_t scratch_rows;    /* that scratch was made for; 0: rows.n */
+    uint32_t adjusts;         /* 1: rows may have adjustments, for which scratch was made */
     struct sampling_top *top; /* [rows][SAMPLING_TOP_MAX] most likely first; NULL: none are told */
 };
 

@@ -60,8 +60,7 @@ static __global__ void __launch_bounds__(THREADS) sampling_adjust_kernel(const s
     const uint32_t row = blockIdx.x;
     if (!row_is_there(a, row) || a.row[row].adjust == NULL)
         return;
-    size_t bytes;
-    const struct sampling_space s = sampling_space(a.scratch, a.rows.n, a.n_vocab, 1, &bytes);
+    const struct sampling_space s = space_of(a);
     const struct sampling_adjust how = *a.row[row].adjust;
     const float *logits = a.logits + (size_t)row * a.n_vocab;
     float *adjusted = s.adjusted + (size_t)row * a.n_vocab;

@@ -24,12 +24,6 @@ static __device__ __forceinline__ struct slice slice_of(const struct sampling &a
     return x;
 }
 
-static __device__ __forceinline__ struct sampling_space space_of(const struct sampling &a)
-{
-    size_t bytes;
-    return sampling_space(a.scratch, a.rows.n, a.n_vocab, a.adjusts, &bytes);
-}
-
 /* Highest logit that is drawn from, in all of a row. */
 static __device__ __forceinline__ float row_max(const struct sampling_space &s, uint32_t row)
 {

@@ -14,9 +14,7 @@ static __global__ void __launch_bounds__(THREADS) sampling_top_kernel(const stru
     const uint32_t row = blockIdx.y, first = blockIdx.x * SAMPLING_SLICE;
     if (!row_is_there(a, row) || a.row[row].n_top == 0)
         return;
-    size_t bytes;
-    const struct sampling_space s =
-        sampling_space(a.scratch, a.rows.n, a.n_vocab, a.adjusts, &bytes);
+    const struct sampling_space s = space_of(a);
     const float *logits = a.logits + (size_t)row * a.n_vocab;
     struct sampling_top *out = s.tops + ((size_t)row * s.n_slices + blockIdx.x) * SAMPLING_TOP_MAX;
     top_shared *shared = (top_shared *)shared_memory();

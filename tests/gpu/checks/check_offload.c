@@ -97,6 +97,21 @@ static int angles_fill(struct check_run *r, struct rotary_write *a)
     return 0;
 }
 
+/* The sweep's number, the clock's offset, and what the host's thread looks at. */
+static int words_fill(struct check_run *r, struct rotary_write *a)
+{
+    uint64_t *word;
+
+    CHECK_ALLOC(r, word, CHECK_POOL, 3);
+    CHECK_ALLOC(r, a->posted, CHECK_PINNED, SLOTS);
+    word[0] = 77;
+    word[1] = UINT64_C(1) << 40;
+    a->sweep = &word[0];
+    a->clock_ns = &word[1];
+    a->stamp_ns = &word[2];
+    return 0;
+}
+
 static int rotary_inputs(struct check_run *r, struct rotary_write *a)
 {
     size_t n_qkv;
@@ -114,14 +129,14 @@ static int rotary_inputs(struct check_run *r, struct rotary_write *a)
     CHECK_ALLOC(r, a->q, CHECK_POOL, (size_t)a->rows.n * a->n_heads * a->kv.head_dim);
     CHECK_ALLOC(r, generation, CHECK_POOL, SLOTS);
     CHECK_ALLOC(r, deadline, CHECK_POOL, 1);
-    check_fill(r, a->kv.type, qkv, n_qkv, 2.0f);
+    check_fill(r, cuda_kv_row_type(&a->kv), qkv, n_qkv, 2.0f);
     for (uint32_t s = 0; s < SLOTS; s++)
         generation[s] = 100 + s;
     *deadline = UINT64_C(0x123456789a);
     a->qkv = qkv;
     a->generation = generation;
     a->deadline_ns = deadline;
-    return 0;
+    return words_fill(r, a);
 }
 
 /* The slots but posted_ns, which must be a time. */
@@ -135,10 +150,54 @@ static int compare_slots(struct check_run *r, const struct rotary_write *got,
         uint64_t posted_ns, word;
         memcpy(&posted_ns, line + at, sizeof posted_ns);
         memcpy(&word, expected, sizeof word);
-        if ((posted_ns != 0) != (word != 0))
+        if ((posted_ns > *got->clock_ns) != (word != 0))
             return check_fail(r, "slot %u: posted at %llu", s, (unsigned long long)posted_ns);
+        if (got->posted[s] != word >> 32)
+            return check_fail(r, "slot %u: generation %u is told", s, got->posted[s]);
         memset(line + at, 0, sizeof posted_ns);
         CHECK_DO(check_bytes(r, "job slot", line, expected, CUDA_SLOT_BYTES));
+    }
+    return 0;
+}
+
+/* What was not written before is not written now: all bytes ff. */
+static int compare_pool(struct check_run *r, const struct rotary_write *got,
+                        const struct rotary_write *want, size_t pool_bytes, double rounding)
+{
+    const uint16_t *a = (const uint16_t *)(const void *)got->kv.pool,
+                   *b = (const uint16_t *)(const void *)want->kv.pool;
+
+    for (size_t i = 0; i < pool_bytes / 2; i++) {
+        if (b[i] == 0xffff && a[i] != 0xffff)
+            return check_fail(r, "the pool was written at %zu", 2 * i);
+        if (b[i] != 0xffff)
+            CHECK_DO(check_elements(r, "pool", got->kv.type, a + i, b + i, 1, rounding, 0.05));
+    }
+    return 0;
+}
+
+/* 8 bits: an element may be off by one, where it lay between two; a scale by a rounding in float. */
+static int compare_pool_i8(struct check_run *r, const struct rotary_write *got,
+                           const struct rotary_write *want, uint32_t row)
+{
+    const struct cuda_kv *kv = &got->kv;
+    uint32_t pos = got->row[row].pos, at = pos % kv->block_tokens;
+    uint32_t block =
+        kv->tables[(size_t)got->row[row].table * kv->table_stride + pos / kv->block_tokens];
+
+    for (uint32_t h = 0; h < 2 * kv->n_kv_heads; h++) {
+        uint32_t head = h / 2;
+        uint64_t from = cuda_kv_row(kv, h % 2 ? kv->v_off : kv->k_off, block, head, at);
+        uint64_t scale =
+            cuda_kv_scale(kv, h % 2 ? kv->v_scale_off : kv->k_scale_off, block, head, at);
+        CHECK_DO(check_floats(r, "scale", (const float *)(const void *)(got->kv.pool + scale),
+                              (const float *)(const void *)(want->kv.pool + scale), 1, 1e-5, 1e-6));
+        for (uint32_t e = 0; e < kv->head_dim; e++) {
+            int x = (int8_t)got->kv.pool[from + e], y = (int8_t)want->kv.pool[from + e];
+            if (x - y > 1 || y - x > 1)
+                return check_fail(r, "row %u, head %u, element %u: %d, expected %d", row, h, e, x,
+                                  y);
+        }
     }
     return 0;
 }
@@ -146,8 +205,8 @@ static int compare_slots(struct check_run *r, const struct rotary_write *got,
 static int compare_rotary(struct check_run *r, const struct rotary_write *got,
                           const struct rotary_write *want, size_t pool_bytes)
 {
-    const uint32_t type = got->kv.type;
-    const double rounding = 2.1 * element_epsilon(type);
+    const uint32_t type = cuda_kv_row_type(&got->kv);
+    const double rounding = 2.1 * fmax(element_epsilon(type), element_epsilon(got->kv.type));
     size_t n_q = (size_t)got->rows.n * got->n_heads * got->kv.head_dim;
 
     CHECK_DO(check_elements(r, "q", type, got->q, want->q, n_q, rounding, 0.05));
@@ -156,55 +215,87 @@ static int compare_rotary(struct check_run *r, const struct rotary_write *got,
                                 (const uint16_t *)(const void *)cuda_job_in(&got->jobs, s),
                                 (const uint16_t *)(const void *)cuda_job_in(&want->jobs, s),
                                 got->jobs.in_stride / 2, rounding, 0.05));
-    const uint16_t *a = (const uint16_t *)(const void *)got->kv.pool,
-                   *b = (const uint16_t *)(const void *)want->kv.pool;
-    for (size_t i = 0; i < pool_bytes / 2; i++) {
-        if (b[i] == 0xffff && a[i] != 0xffff)
-            return check_fail(r, "the pool was written at %zu", 2 * i);
-        if (b[i] != 0xffff)
-            CHECK_DO(check_elements(r, "pool", type, a + i, b + i, 1, rounding, 0.05));
+    if (got->kv.type != KV_TYPE_I8)
+        CHECK_DO(compare_pool(r, got, want, pool_bytes, rounding));
+    for (uint32_t i = 0; got->kv.type == KV_TYPE_I8 && i < *got->rows.n_live; i++) {
+        if (got->row[i].slot == CUDA_SLOT_NONE)
+            CHECK_DO(compare_pool_i8(r, got, want, i));
     }
     return compare_slots(r, got, want);
 }
 
-static int rotary_shape(struct check_run *r, uint32_t head_dim, uint32_t n_dims, uint32_t is_neox,
-                        uint32_t type)
+/* How a row is made: its width and rotation, the types of rows and pool, whether heads are normed. */
+struct rotary_case {
+    uint32_t head_dim, n_dims, is_neox, type, row_type, norms;
+};
+
+static int norms_make(struct check_run *r, struct rotary_write *a, uint32_t norms)
 {
-    struct rotary_write a = {
-        .layer = 6,
-        .sweep = 77,
-        .n_heads = 4,
-        .n_dims = n_dims,
-        .is_neox = is_neox,
-        .kv = {.block_tokens = 32, .n_kv_heads = 2, .head_dim = head_dim, .type = type}};
+    float *weights;
+
+    CHECK_ALLOC(r, weights, CHECK_POOL, 2 * a->kv.head_dim);
+    check_fill_floats(r, weights, 2 * a->kv.head_dim, 1.5f);
+    a->q_norm = norms ? weights : NULL;
+    a->k_norm = norms ? weights + a->kv.head_dim : NULL;
+    a->head_eps = 1e-6f;
+    return 0;
+}
+
+static int rotary_shape(struct check_run *r, const struct rotary_case *c)
+{
+    struct rotary_write a = {.layer = 6,
+                             .n_heads = 4,
+                             .n_dims = c->n_dims,
+                             .is_neox = c->is_neox,
+                             .kv = {.block_tokens = 32,
+                                    .n_kv_heads = 2,
+                                    .head_dim = c->head_dim,
+                                    .type = c->type,
+                                    .row_type = c->row_type}};
 
     CHECK_DO(check_kv(r, &a.kv, 2, 64));
     CHECK_DO(rotary_inputs(r, &a));
+    CHECK_DO(norms_make(r, &a, c->norms));
 
     struct rotary_write want = a;
     size_t pool_bytes = 7 * a.kv.block_bytes; /* as check_kv makes it: 2 * 2 + 3 */
-    size_t q_bytes = (size_t)a.rows.n * a.n_heads * head_dim * sizeof *a.q;
-    CHECK_DO(jobs_make(r, &want.jobs, a.n_heads * head_dim, a.kv.n_kv_heads * head_dim));
+    size_t q_bytes = (size_t)a.rows.n * a.n_heads * c->head_dim * sizeof *a.q;
+    CHECK_DO(jobs_make(r, &want.jobs, a.n_heads * c->head_dim, a.kv.n_kv_heads * c->head_dim));
     want.q = check_copy(r, a.q, q_bytes);
+    want.posted = check_copy(r, a.posted, SLOTS * sizeof *a.posted);
     want.kv.pool = check_copy(r, a.kv.pool, pool_bytes);
-    if (want.q == NULL || want.kv.pool == NULL)
+    if (want.q == NULL || want.posted == NULL || want.kv.pool == NULL)
         return -1;
     rotary_write_ref(&want);
     CHECK_DO(check_wait(r, "rotary_write", rotary_write(&a, r->stream)));
+    if (*a.stamp_ns == 0)
+        return check_fail(r, "rotary_write: no time stamp");
     return compare_rotary(r, &a, &want, pool_bytes);
 }
 
 int check_rotary_write(struct check_run *r)
 {
-    CHECK_DO(rotary_shape(r, 128, 128, 1, KV_TYPE_BF16));
-    CHECK_DO(rotary_shape(r, 64, 64, 0, KV_TYPE_F16));
-    CHECK_DO(rotary_shape(r, 64, 32, 1, KV_TYPE_BF16));
-    return rotary_shape(r, 128, 0, 0, KV_TYPE_F16);
+    static const struct rotary_case CASES[] = {
+        {128, 128, 1, KV_TYPE_BF16, 0, 0},
+        {64, 64, 0, KV_TYPE_F16, 0, 0},
+        {64, 32, 1, KV_TYPE_BF16, 0, 1},
+        {128, 0, 0, KV_TYPE_F16, 0, 0},
+        {80, 80, 0, KV_TYPE_BF16, 0, 1},
+        {96, 48, 1, KV_TYPE_F16, KV_TYPE_BF16, 0},
+        {256, 256, 1, KV_TYPE_BF16, KV_TYPE_F16, 1},
+        {128, 128, 1, KV_TYPE_I8, KV_TYPE_BF16, 1},
+        {80, 32, 0, KV_TYPE_I8, KV_TYPE_F16, 0},
+        {256, 64, 1, KV_TYPE_I8, KV_TYPE_BF16, 0},
+    };
+
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++)
+        CHECK_DO(rotary_shape(r, &CASES[i]));
+    return 0;
 }
 
 /* ---- Picking and gathering ---------------------------------------------------------------------- */
 
-enum { PICK_COMMON = 5, PICK_SLOTS_MAX = 900 };
+enum { PICK_COMMON = 5, PICK_SLOTS_MAX = 900, GATHER_COMMON = 3 };
 
 /* Slots in random states: layers, ages, batches, back or not. */
 static void slots_fill(struct check_run *r, struct pick_step *a, struct cuda_job_owner *owner,
@@ -227,15 +318,25 @@ static void slots_fill(struct check_run *r, struct pick_step *a, struct cuda_job
 static int pick_make(struct check_run *r, struct pick_step *a)
 {
     uint32_t **done;
+    uint8_t **job_slots;
+    uint64_t *times;
     struct cuda_job_owner *owner;
     size_t n_rows = PICK_COMMON + PICK_STEP_ROWS_MAX;
 
+    CHECK_ALLOC(r, times, CHECK_POOL, 3);
     CHECK_ALLOC(r, a->slots, CHECK_POOL, a->n_slots);
     CHECK_ALLOC(r, owner, CHECK_POOL, a->n_slots);
+    CHECK_ALLOC(r, job_slots, CHECK_PINNED, a->n_slots / a->slots_per_worker + 1);
     CHECK_ALLOC(r, done, CHECK_PINNED, a->n_slots / a->slots_per_worker + 1);
-    for (uint32_t w = 0; w < a->n_slots / a->slots_per_worker + 1; w++)
+    for (uint32_t w = 0; w < a->n_slots / a->slots_per_worker + 1; w++) {
         CHECK_ALLOC(r, done[w], CHECK_PINNED, a->slots_per_worker);
+        CHECK_ALLOC(r, job_slots[w], CHECK_PINNED, (size_t)a->slots_per_worker * CUDA_SLOT_BYTES);
+        job_slots[w][7 * CUDA_SLOT_BYTES + CUDA_SLOT_STATUS] = 0xfe;
+    }
     CHECK_ALLOC(r, a->log, CHECK_PINNED, 1);
+    CHECK_ALLOC(r, a->picked, CHECK_PINNED, PICK_STEP_ROWS_MAX);
+    CHECK_ALLOC(r, a->budget, CHECK_POOL, 1);
+    CHECK_ALLOC(r, a->deadline_ns, CHECK_POOL, 1);
     CHECK_ALLOC(r, a->n_live, CHECK_POOL, 1);
     CHECK_ALLOC(r, a->row_slot, CHECK_POOL, n_rows);
     CHECK_ALLOC(r, a->row, CHECK_POOL, n_rows);
@@ -244,6 +345,13 @@ static int pick_make(struct check_run *r, struct pick_step *a)
     slots_fill(r, a, owner, done);
     a->owner = owner;
     a->done = (const uint32_t *const *)done;
+    a->job_slots = (const uint8_t *const *)job_slots;
+    *a->budget = (struct pick_budget){.p = 60, .wait_ns = 300000};
+    times[0] = 1000;
+    times[1] = 4000;
+    times[2] = UINT64_C(1) << 40;
+    a->arrival_ns = times;
+    a->clock_ns = &times[2];
     return 0;
 }
 
@@ -255,12 +363,14 @@ static int pick_copy(struct check_run *r, const struct pick_step *a, struct pick
     *to = *a;
     to->slots = check_copy(r, a->slots, a->n_slots * sizeof *a->slots);
     to->log = check_copy(r, a->log, sizeof *a->log);
+    to->picked = check_copy(r, a->picked, PICK_STEP_ROWS_MAX * sizeof *a->picked);
+    to->budget = check_copy(r, a->budget, sizeof *a->budget);
     to->n_live = check_copy(r, a->n_live, sizeof *a->n_live);
     to->row_slot = check_copy(r, a->row_slot, n_rows * sizeof *a->row_slot);
     to->row = check_copy(r, a->row, n_rows * sizeof *a->row);
     to->source = check_copy(r, a->source, n_rows * sizeof *a->source);
     to->generation = check_copy(r, a->generation, a->n_slots * sizeof *a->generation);
-    return to->generation == NULL ? -1 : 0;
+    return to->picked == NULL || to->budget == NULL || to->generation == NULL ? -1 : 0;
 }
 
 static int pick_compare(struct check_run *r, const struct pick_step *a,
@@ -273,8 +383,13 @@ static int pick_compare(struct check_run *r, const struct pick_step *a,
         return check_fail(r, "picked %u (%u rows, %u rode), expected %u (%u, %u)", a->log->n_picked,
                           a->log->n_rows, a->log->n_ridden, want->log->n_picked, want->log->n_rows,
                           want->log->n_ridden);
-    CHECK_DO(check_bytes(r, "picked", a->log->picked, want->log->picked,
-                         a->log->n_picked * sizeof(uint32_t)));
+    if (a->budget->p != want->budget->p ||
+        *a->deadline_ns != a->log->proj_ns + 3000 + (UINT64_C(1) << 40))
+        return check_fail(r, "rows left %u, expected %u; deadline %llu, projection at %llu",
+                          a->budget->p, want->budget->p, (unsigned long long)*a->deadline_ns,
+                          (unsigned long long)a->log->proj_ns);
+    CHECK_DO(
+        check_bytes(r, "picked", a->picked, want->picked, a->log->n_picked * sizeof(uint32_t)));
     CHECK_DO(check_bytes(r, "slots", a->slots, want->slots, a->n_slots * sizeof *a->slots));
     CHECK_DO(check_bytes(r, "row_slot", a->row_slot, want->row_slot, n_rows * sizeof(uint32_t)));
     CHECK_DO(check_bytes(r, "row", a->row, want->row, n_rows * sizeof *a->row));
@@ -288,7 +403,6 @@ static int pick_shape(struct check_run *r, uint32_t n_slots, const struct pick_a
 {
     struct pick_step a = {.slots_per_worker = 200,
                           .n_slots = n_slots,
-                          .n_common = PICK_COMMON,
                           .layer = 1,
                           .is_last = is_last,
                           .n_q_max = 8,
@@ -298,6 +412,7 @@ static int pick_shape(struct check_run *r, uint32_t n_slots, const struct pick_a
 
     CHECK_ALLOC(r, ask, CHECK_PINNED, 1);
     *ask = *values;
+    ask->n_common = PICK_COMMON;
     a.ask = ask;
     CHECK_DO(pick_make(r, &a));
     CHECK_DO(pick_copy(r, &a, &want));
@@ -332,16 +447,18 @@ int check_pick_step(struct check_run *r)
 int check_gather(struct check_run *r)
 {
     static const uint32_t SOURCE[] = {4 << 8, 1 << 8 | 1, 1 << 8, 5 << 8 | 1, 0};
-    struct gather a = {.n_common = 3, .rows_max = 5, .width = 1096}, want;
-    size_t n = (size_t)(a.n_common + a.rows_max) * a.width;
+    struct gather a = {.rows_max = 5, .width = 1096}, want;
+    size_t n = (size_t)(GATHER_COMMON + a.rows_max) * a.width;
     uint32_t *source, *n_live;
 
     CHECK_DO(jobs_make(r, &a.jobs, a.width, 64));
     CHECK_ALLOC(r, a.out, CHECK_POOL, n);
     CHECK_ALLOC(r, source, CHECK_POOL, a.rows_max);
-    CHECK_ALLOC(r, n_live, CHECK_POOL, 1);
+    CHECK_ALLOC(r, n_live, CHECK_POOL, 2);
     memcpy(source, SOURCE, sizeof SOURCE);
-    *n_live = a.n_common + 4;
+    n_live[1] = GATHER_COMMON;
+    *n_live = GATHER_COMMON + 4;
+    a.n_common = n_live + 1;
     a.source = source;
     a.n_live = n_live;
     want = a;
