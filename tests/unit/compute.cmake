@@ -2,10 +2,14 @@ omni_test(test_team fast LIBS omni_compute SOURCES test_team.c)
 omni_test(test_dense fast LIBS omni_compute ${CMAKE_DL_LIBS}
   SOURCES test_dense.c ${CMAKE_SOURCE_DIR}/tests/bench/blas_ref.c)
 omni_test(test_ops fast LIBS omni_compute SOURCES test_ops.c)
-omni_test(test_attention fast LIBS omni_compute SOURCES test_attention.c)
-omni_test(test_attention_emulated fast LIBS omni_compute
-  SOURCES test_attention.c kernels_emulated_amx.c kernels_emulated_fp16.c TIMEOUT 300)
-target_compile_definitions(test_attention_emulated PRIVATE OMNI_EMULATED)
+omni_test(test_attention fast LIBS omni_compute SOURCES test_attention.c attention_fixture.c)
+omni_test(test_attention_reach fast LIBS omni_compute
+  SOURCES test_attention_reach.c attention_fixture.c TIMEOUT 300)
+foreach(name test_attention test_attention_reach)
+  omni_test(${name}_emulated fast LIBS omni_compute
+    SOURCES ${name}.c attention_fixture.c kernels_emulated_amx.c kernels_emulated_fp16.c TIMEOUT 300)
+  target_compile_definitions(${name}_emulated PRIVATE OMNI_EMULATED)
+endforeach()
 if(NOT OMNI_SANITIZE) # under the sanitizers the compiler takes minutes for it
   set_source_files_properties(kernels_emulated_amx.c kernels_emulated_fp16.c PROPERTIES COMPILE_OPTIONS -O3)
 endif()
