@@ -6,52 +6,14 @@
 
 #include "cmocka_all.h"
 #include "common/base/clock.h"
-#include "fake_engine.h"
-#include "router_fixture.h"
-#include "router_output.h"
-
-static const char script[] =
-    "The quick brown fox jumps over the lazy dog, caf\xc3\xa9 by caf\xc3\xa9. ";
-
-static struct router_thread router;
-static struct fake_engine engine;
-
-static int set_up(void **state)
-{
-    (void)state;
-    router_thread_init(&router);
-    fake_engine_init(&engine, script);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    router_thread_fini(&router);
-    return 0;
-}
-
-static void start_both(void)
-{
-    router_thread_start(&router);
-    fake_engine_start(&engine, router.dir, router.router.text.model_hash);
-}
-
-/* The script's text from token `from` on, n tokens, is what the output says; the tokens too. */
-static void expect_script(const struct output *o, uint32_t from, uint32_t n)
-{
-    assert_int_equal(o->n, n);
-    assert_int_equal(o->first, from);
-    for (uint32_t i = 0; i < n; i++)
-        assert_int_equal(o->ids[i], engine.script[(from + i) % engine.n_script]);
-}
+#include "router_scene.h"
 
 /* ---- Streams --------------------------------------------------------------------------------- */
 
 static void test_library_client_streams(void **state)
 {
     (void)state;
-    start_both();
+    scene_start();
     struct client *c = router_thread_client(&router);
     struct message m = generate(1, "ls", 40);
     struct output o = {0};
@@ -66,7 +28,7 @@ static void test_library_client_streams(void **state)
         assert_int_equal(event.kind, CLIENT_MESSAGE);
         add_message(&o, event.message, &m.generate.id);
     }
-    expect_script(&o, 0, 40);
+    scene_expect_script(&o, 0, 40);
     assert_int_equal(o.end.reason, FINISH_LENGTH);
     assert_int_equal(o.end.output_tokens, 40);
     assert_int_equal(o.end.device_tokens, 1);
@@ -87,14 +49,14 @@ static void test_text_is_whole(void **state)
     struct bare b;
     struct output o;
 
-    start_both();
+    scene_start();
     bare_open(&b, &router);
     struct message m = generate(1, "ls", engine.n_script);
 
     bare_send(&b, &m);
     collect(&b, 1, &o, 0);
-    expect_script(&o, 0, engine.n_script);
-    assert_string_equal(o.text, script);
+    scene_expect_script(&o, 0, engine.n_script);
+    assert_string_equal(o.text, scene_script);
     bare_close(&b);
     fake_engine_kill(&engine);
 }
@@ -106,7 +68,7 @@ static void test_seed_is_drawn_and_told(void **state)
     struct output o;
     uint64_t seeds[2];
 
-    start_both();
+    scene_start();
     bare_open(&b, &router);
     for (uint8_t i = 0; i < 2; i++) {
         struct message m = generate((uint8_t)(i + 1), "ls", 1);
@@ -141,7 +103,7 @@ static void test_one_message_per_sweep(void **state)
 
     engine.sweep_ms = 20;
     atomic_store(&engine.paused, true);
-    start_both();
+    scene_start();
     bare_open(&b, &router);
     for (uint8_t i = 1; i <= 3; i++) {
         struct message m = generate(i, "ls", 30);
@@ -193,7 +155,7 @@ static void stop_at(const char *stop, const char *expected_text, uint8_t n)
 static void test_stop_strings(void **state)
 {
     (void)state;
-    start_both();
+    scene_start();
     stop_at("x jumps o", "The quick brown fo", 1);
     stop_at("caf\xc3\xa9 by", "The quick brown fox jumps over the lazy dog, ", 2);
     stop_at("T", "", 3);
@@ -208,7 +170,7 @@ static void test_held_text_comes_at_the_end(void **state)
     struct bare b;
     struct output o;
 
-    start_both();
+    scene_start();
     bare_open(&b, &router);
     struct message m = generate(1, "ls", engine.n_script);
 
@@ -217,7 +179,7 @@ static void test_held_text_comes_at_the_end(void **state)
     bare_send(&b, &m);
     collect(&b, 1, &o, 0);
     assert_int_equal(o.end.reason, FINISH_LENGTH);
-    assert_string_equal(o.text, script);
+    assert_string_equal(o.text, scene_script);
     bare_close(&b);
     fake_engine_kill(&engine);
 }
@@ -249,7 +211,7 @@ static void test_refusals_name_the_field(void **state)
     char *long_text = malloc(4000000);
 
     memset(long_text, 'a', 4000000);
-    start_both();
+    scene_start();
     bare_open(&b, &router);
     assert_true(wait_status(&b, "engines/0/workers/1/total_blocks", 1000, FIXTURE_SOON_MS));
     m = generate(1, "nobody", 1);
@@ -286,7 +248,7 @@ static void test_chats_and_tokens(void **state)
     struct bare b;
     struct output o;
 
-    start_both();
+    scene_start();
     bare_open(&b, &router);
     struct message m = generate(1, "ls", 2);
 
@@ -362,7 +324,7 @@ static void test_cancel(void **state)
     struct output o;
 
     engine.requests_max = 1;
-    start_both();
+    scene_start();
     bare_open(&b, &router);
     struct message running = generate(1, "ls", 4000), queued = generate(2, "ls", 4000);
     struct message cancel = {.type = MESSAGE_CANCEL, .cancel = {.id = id_of(2)}};
@@ -405,7 +367,7 @@ static void test_cancel_from_another_session(void **state)
     uint32_t n_output;
 
     engine.requests_max = 1;
-    start_both();
+    scene_start();
     bare_open(&owner, &router);
     bare_open(&other, &router);
     struct message m = generate(1, "ls", 4000);
@@ -447,7 +409,7 @@ static void test_attach_from_a_new_session(void **state)
     struct output before, after;
 
     engine.sweep_ms = 5;
-    start_both();
+    scene_start();
     bare_open(&first, &router);
     bare_open(&second, &router);
     struct message m = generate(1, "ls", engine.n_script), again = resume(1, 4);
@@ -456,7 +418,7 @@ static void test_attach_from_a_new_session(void **state)
     collect(&first, 1, &before, 8);
     bare_send(&second, &again);
     collect(&second, 1, &after, 0);
-    expect_script(&after, 4, engine.n_script - 4);
+    scene_expect_script(&after, 4, engine.n_script - 4);
     /* The old session is told, and hears no more. */
     collect(&first, 1, &before, 0);
     assert_true(before.failed);
@@ -476,7 +438,7 @@ static void test_finished_results_are_kept(void **state)
     struct bare b;
     size_t text_before = 0;
 
-    start_both();
+    scene_start();
     bare_open(&b, &router);
     struct message m = generate(1, "ls", engine.n_script);
 
@@ -500,7 +462,7 @@ static void test_finished_results_are_kept(void **state)
     /* Also with a prompt: a known id is never run twice. */
     bare_send(&b, &m);
     collect(&b, 1, &part, 0);
-    expect_script(&part, 0, engine.n_script);
+    scene_expect_script(&part, 0, engine.n_script);
     assert_int_equal(atomic_load(&engine.n_submits), 1);
     struct message unknown = resume(9, 0);
 
@@ -518,7 +480,7 @@ static void test_results_are_forgotten(void **state)
     struct bare b;
 
     router.config.router_result_keep_s = 1;
-    start_both();
+    scene_start();
     bare_open(&b, &router);
     struct message m = generate(1, "ls", 2), again = resume(1, 0);
 
@@ -541,7 +503,7 @@ static void test_tcp_door(void **state)
     strcpy(router.config.router_tcp_listen, "127.0.0.1");
     router.config.router_tcp_port = 17470;
     strcpy(router.config.router_tcp_ports, "17471-17475");
-    start_both();
+    scene_start();
     bare_hello(&b, "tcp://127.0.0.1:17470", PROTO_VERSION);
     assert_int_equal(b.message.type, MESSAGE_WELCOME);
     snprintf(b.url, sizeof b.url, "%.*s", (int)b.message.welcome.url.n, b.message.welcome.url.data);
@@ -552,39 +514,30 @@ static void test_tcp_door(void **state)
 
     bare_send(&b, &m);
     collect(&b, 1, &o, 0);
-    expect_script(&o, 0, 5);
+    scene_expect_script(&o, 0, 5);
     bare_close(&b);
     fake_engine_kill(&engine);
 }
 
-static int clean(void **state)
-{
-    (void)state;
-    fixture_remove_model();
-    return 0;
-}
-
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_library_client_streams),
-        TEST(test_text_is_whole),
-        TEST(test_seed_is_drawn_and_told),
-        TEST(test_one_message_per_sweep),
-        TEST(test_stop_strings),
-        TEST(test_held_text_comes_at_the_end),
-        TEST(test_refusals_name_the_field),
-        TEST(test_chats_and_tokens),
-        TEST(test_never_fits),
-        TEST(test_cancel),
-        TEST(test_cancel_from_another_session),
-        TEST(test_attach_from_a_new_session),
-        TEST(test_finished_results_are_kept),
-        TEST(test_results_are_forgotten),
-        TEST(test_tcp_door),
+        SCENE_TEST(test_library_client_streams),
+        SCENE_TEST(test_text_is_whole),
+        SCENE_TEST(test_seed_is_drawn_and_told),
+        SCENE_TEST(test_one_message_per_sweep),
+        SCENE_TEST(test_stop_strings),
+        SCENE_TEST(test_held_text_comes_at_the_end),
+        SCENE_TEST(test_refusals_name_the_field),
+        SCENE_TEST(test_chats_and_tokens),
+        SCENE_TEST(test_never_fits),
+        SCENE_TEST(test_cancel),
+        SCENE_TEST(test_cancel_from_another_session),
+        SCENE_TEST(test_attach_from_a_new_session),
+        SCENE_TEST(test_finished_results_are_kept),
+        SCENE_TEST(test_results_are_forgotten),
+        SCENE_TEST(test_tcp_door),
     };
 
-    return cmocka_run_group_tests(tests, NULL, clean);
+    return cmocka_run_group_tests(tests, NULL, scene_clean);
 }

@@ -13,39 +13,18 @@
 
 #include "cmocka_all.h"
 #include "common/base/clock.h"
-#include "fake_engine.h"
-#include "router_fixture.h"
-#include "router_output.h"
-
-static struct router_thread router;
-static struct fake_engine engine;
-
-static int set_up(void **state)
-{
-    (void)state;
-    router_thread_init(&router);
-    fake_engine_init(&engine, "All work and no play makes Jack a dull boy. ");
-    return 0;
-}
+#include "router_scene.h"
 
 static pid_t program; /* the process of a test that starts one; -1: none */
 
 static int tear_down(void **state)
 {
-    (void)state;
     if (program > 0) { /* the test has failed: leave nothing */
         kill(program, SIGKILL);
         waitpid(program, NULL, 0);
         program = -1;
     }
-    router_thread_fini(&router);
-    return 0;
-}
-
-static void start_both(void)
-{
-    router_thread_start(&router);
-    fake_engine_start(&engine, router.dir, router.router.text.model_hash);
+    return scene_tear_down(state);
 }
 
 static void send_generate(struct bare *b, uint8_t n, const char *class, uint32_t max_tokens)
@@ -87,7 +66,7 @@ static void test_gone_client_is_cancelled(void **state)
     (void)state;
     struct bare gone, other;
 
-    start_both();
+    scene_start();
     bare_open(&other, &router);
     bare_open(&gone, &router);
     send_generate(&other, 1, "ls", 300);
@@ -113,7 +92,7 @@ static void test_silent_client_is_cancelled(void **state)
     (void)state;
     struct bare silent, other;
 
-    start_both();
+    scene_start();
     bare_open(&other, &router);
     bare_open(&silent, &router);
     send_generate(&silent, 1, "ls", 4000);
@@ -146,7 +125,7 @@ static void test_slow_reader_blocks_nobody(void **state)
     router.config.router_slow_client_ms = 300;
     router.config.router_lease_ms = 2000;
     engine.sweep_ms = 1;
-    start_both();
+    scene_start();
     bare_open(&slow, &router);
     bare_open(&other, &router);
     for (uint8_t i = 10; i < 20; i++)
@@ -186,7 +165,7 @@ static void test_slow_reader_resumes(void **state)
     router.config.router_slow_client_ms = 100;
     router.config.router_lease_ms = 20000;
     engine.sweep_ms = 1;
-    start_both();
+    scene_start();
     bare_open(&slow, &router);
     bare_open(&again, &router);
     send_generate(&slow, 1, "be", 3000);
@@ -230,7 +209,7 @@ static void test_bad_messages(void **state)
     };
     struct bare bad, other;
 
-    start_both();
+    scene_start();
     bare_open(&bad, &router);
     bare_open(&other, &router);
     send_generate(&other, 1, "ls", 200);
@@ -263,7 +242,7 @@ static void test_bad_generate_names_the_id(void **state)
                                 "wrong\x01";
     struct bare b;
 
-    start_both();
+    scene_start();
     bare_open(&b, &router);
     bare_send_bytes(&b, bytes, sizeof bytes - 1);
     assert_true(bare_expect(&b, MESSAGE_ERROR, FIXTURE_SOON_MS));
@@ -298,7 +277,7 @@ static void test_mutated_messages(void **state)
     seeds[0].generate.stop = (struct str_array){.data = stops, .n = 2};
     router.config.router_lease_ms = 5000;
     router.config.router_slow_client_ms = 60000; /* the other one reads only afterwards */
-    start_both();
+    scene_start();
     bare_open(&bad, &router);
     bare_open(&other, &router);
     send_generate(&other, 100, "ls", 2000);
@@ -333,7 +312,7 @@ static void test_huge_message(void **state)
     void *bytes = calloc(1, n);
     struct bare huge, other;
 
-    start_both();
+    scene_start();
     bare_open(&other, &router);
     bare_open(&huge, &router);
     assert_true(wait_status(&other, "sessions/n", 2, FIXTURE_SOON_MS));
@@ -468,7 +447,7 @@ static void test_engine_killed(void **state)
     (void)state;
     struct bare b;
 
-    start_both();
+    scene_start();
     bare_open(&b, &router);
     send_generate(&b, 1, "ls", 4000);
     send_generate(&b, 2, "be", 4000);
@@ -495,7 +474,7 @@ static void test_engine_hangs(void **state)
     (void)state;
     struct bare b;
 
-    start_both();
+    scene_start();
     bare_open(&b, &router);
     send_generate(&b, 1, "ls", 4000);
     assert_true(wait_count(&engine.n_submits, 1, FIXTURE_SOON_MS));
@@ -531,7 +510,7 @@ static void test_end_of_an_earlier_run_ends_nothing(void **state)
     (void)state;
     struct bare b;
 
-    start_both();
+    scene_start();
     atomic_store(&engine.echoes, true);
     bare_open(&b, &router);
     send_generate(&b, 1, "ls", 20);
@@ -569,7 +548,7 @@ static void test_shutdown_is_announced(void **state)
     (void)state;
     struct client_event event;
 
-    start_both();
+    scene_start();
     struct client *c = router_thread_client(&router);
     struct message m = generate(1, "ls", 4000);
 
@@ -749,14 +728,7 @@ static void test_malformed_ipc_frame_costs_a_restart(void **state)
 
 #endif
 
-static int clean(void **state)
-{
-    (void)state;
-    fixture_remove_model();
-    return 0;
-}
-
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, scene_set_up, tear_down)
 
 int main(void)
 {
@@ -784,5 +756,5 @@ int main(void)
         TEST(test_shutdown_is_announced),
     };
 
-    return cmocka_run_group_tests(tests, NULL, clean);
+    return cmocka_run_group_tests(tests, NULL, scene_clean);
 }

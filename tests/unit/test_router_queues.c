@@ -6,45 +6,7 @@
 
 #include "cmocka_all.h"
 #include "common/base/clock.h"
-#include "fake_engine.h"
-#include "router_fixture.h"
-#include "router_output.h"
-
-static const char script[] =
-    "The quick brown fox jumps over the lazy dog, caf\xc3\xa9 by caf\xc3\xa9. ";
-
-static struct router_thread router;
-static struct fake_engine engine;
-
-static int set_up(void **state)
-{
-    (void)state;
-    router_thread_init(&router);
-    fake_engine_init(&engine, script);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    router_thread_fini(&router);
-    return 0;
-}
-
-static void start_both(void)
-{
-    router_thread_start(&router);
-    fake_engine_start(&engine, router.dir, router.router.text.model_hash);
-}
-
-/* The script's text from token `from` on, n tokens, is what the output says; the tokens too. */
-static void expect_script(const struct output *o, uint32_t from, uint32_t n)
-{
-    assert_int_equal(o->n, n);
-    assert_int_equal(o->first, from);
-    for (uint32_t i = 0; i < n; i++)
-        assert_int_equal(o->ids[i], engine.script[(from + i) % engine.n_script]);
-}
+#include "router_scene.h"
 
 /* ---- Queues and assignment ------------------------------------------------------------------- */
 
@@ -65,7 +27,7 @@ static void test_requests_wait_for_an_engine(void **state)
     assert_int_equal(status_number(&b, "engines/0/pid"), 0);
     fake_engine_start(&engine, router.dir, router.router.text.model_hash);
     collect(&b, 1, &o, 0);
-    expect_script(&o, 0, 5);
+    scene_expect_script(&o, 0, 5);
     assert_int_equal(status_number(&b, "engines/0/pid"), 4711);
     assert_true(wait_status(&b, "ready", 1, FIXTURE_SOON_MS));
     assert_int_equal(status_number(&b, "processes/0/pid"), getpid()); /* the router, in a thread */
@@ -90,7 +52,7 @@ static void test_three_classes_are_served_in_order(void **state)
     strcpy(router.config.group_classes, "ls,mid,be");
     engine.requests_max = 1;
     atomic_store(&engine.paused, true);
-    start_both();
+    scene_start();
     bare_open(&b, &router);
     for (uint8_t i = 0; i < 7; i++) {
         struct message m = generate((uint8_t)(i + 1), classes[i], 2);
@@ -122,7 +84,7 @@ static void test_tenants_take_turns(void **state)
     strcpy(router.config.tenants_weights, "acme:1,bravo:1");
     engine.requests_max = 1;
     atomic_store(&engine.paused, true);
-    start_both();
+    scene_start();
     bare_open(&b, &router);
     for (uint8_t i = 0; i < 9; i++) {
         struct message m = generate((uint8_t)(i + 1), "ls", 2);
@@ -185,7 +147,7 @@ static void test_workers_are_chosen_by_free_kv(void **state)
     struct bare b;
     struct output o;
 
-    start_both();
+    scene_start();
     bare_open(&b, &router);
     assert_true(wait_status(&b, "engines/0/workers/1/free_blocks", 200, FIXTURE_SOON_MS));
     struct message m = generate(1, "be", 1);
@@ -215,11 +177,11 @@ static void test_engines_share_the_load(void **state)
     struct output o;
 
     router.config.group_n_engines = 2;
-    fake_engine_init(&other, script);
+    fake_engine_init(&other, scene_script);
     other.index = 1;
     engine.requests_max = other.requests_max = 1;
     engine.sweep_ms = other.sweep_ms = 5;
-    start_both();
+    scene_start();
     fake_engine_start(&other, router.dir, router.router.text.model_hash);
     bare_open(&b, &router);
     assert_true(wait_status(&b, "ready", 1, FIXTURE_SOON_MS));
@@ -231,7 +193,7 @@ static void test_engines_share_the_load(void **state)
     assert_true(wait_count(&engine.n_submits, 2, FIXTURE_SOON_MS));
     assert_true(wait_count(&other.n_submits, 2, FIXTURE_SOON_MS));
     collect(&b, 4, &o, 0);
-    expect_script(&o, 0, 40);
+    scene_expect_script(&o, 0, 40);
     bare_close(&b);
     fake_engine_kill(&engine);
     fake_engine_kill(&other);
@@ -243,7 +205,7 @@ static void test_engine_refuses(void **state)
     struct bare b;
     struct output o;
 
-    start_both();
+    scene_start();
     bare_open(&b, &router);
     atomic_store(&engine.refuse_code, ERROR_OVERLOADED);
     struct message ls = generate(1, "ls", 3), be = generate(2, "be", 3);
@@ -258,11 +220,11 @@ static void test_engine_refuses(void **state)
         wait_count(&engine.n_refused, 4, FIXTURE_SOON_MS)); /* it waits, and is tried again */
     atomic_store(&engine.refuse_code, -1);
     collect(&b, 2, &o, 0);
-    expect_script(&o, 0, 3);
+    scene_expect_script(&o, 0, 3);
     /* The same id may be used again after a retryable refusal. */
     bare_send(&b, &ls);
     collect(&b, 1, &o, 0);
-    expect_script(&o, 0, 3);
+    scene_expect_script(&o, 0, 3);
     bare_close(&b);
     fake_engine_kill(&engine);
 }
@@ -275,7 +237,7 @@ static void test_places_are_kept_for_the_first_class(void **state)
 
     engine.requests_max = 8;
     atomic_store(&engine.paused, true);
-    start_both();
+    scene_start();
     bare_open(&b, &router);
     for (uint8_t i = 1; i <= 10; i++) {
         struct message m = generate(i, "be", 2);
@@ -305,7 +267,7 @@ static void test_no_place_refuses_the_first_class(void **state)
 
     engine.requests_max = 1;
     atomic_store(&engine.paused, true);
-    start_both();
+    scene_start();
     bare_open(&b, &router);
     struct message first = generate(1, "be", 2), second = generate(2, "be", 2);
     struct message ls = generate(3, "ls", 2);
@@ -330,28 +292,19 @@ static void test_no_place_refuses_the_first_class(void **state)
     fake_engine_kill(&engine);
 }
 
-static int clean(void **state)
-{
-    (void)state;
-    fixture_remove_model();
-    return 0;
-}
-
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_requests_wait_for_an_engine),
-        TEST(test_three_classes_are_served_in_order),
-        TEST(test_tenants_take_turns),
-        TEST(test_full_queue_refuses),
-        TEST(test_workers_are_chosen_by_free_kv),
-        TEST(test_engines_share_the_load),
-        TEST(test_engine_refuses),
-        TEST(test_places_are_kept_for_the_first_class),
-        TEST(test_no_place_refuses_the_first_class),
+        SCENE_TEST(test_requests_wait_for_an_engine),
+        SCENE_TEST(test_three_classes_are_served_in_order),
+        SCENE_TEST(test_tenants_take_turns),
+        SCENE_TEST(test_full_queue_refuses),
+        SCENE_TEST(test_workers_are_chosen_by_free_kv),
+        SCENE_TEST(test_engines_share_the_load),
+        SCENE_TEST(test_engine_refuses),
+        SCENE_TEST(test_places_are_kept_for_the_first_class),
+        SCENE_TEST(test_no_place_refuses_the_first_class),
     };
 
-    return cmocka_run_group_tests(tests, NULL, clean);
+    return cmocka_run_group_tests(tests, NULL, scene_clean);
 }
