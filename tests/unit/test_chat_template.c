@@ -128,15 +128,26 @@ static void test_unknown(void **state)
 /* Found by fuzzing: no expression with an answer, marks at the very beginning, no end. */
 static void test_scraps_of_templates(void **state)
 {
-    static const char *const scraps[] = {"{{ '[INST] ' + content + ' [/INST]' }}",
-                                         "[/INST]{{ '[INST]' + content",
-                                         "[INST][/INST]",
-                                         "{{content[INST][/INST]eos_token",
-                                         "{{[INST][/INST]content}}{{eos_token content",
-                                         "<|im_start|>system",
-                                         "<|im_start|>add_generation_prompt<|im_start|>assistant\n",
-                                         "<|start_header_id|><|eot_id|>date_string = \"",
-                                         "<|end|>|>"};
+    static const char *const scraps[] = {
+        "{{ '[INST] ' + content + ' [/INST]' }}",
+        "[/INST]{{ '[INST]' + content",
+        "[INST][/INST]",
+        "{{content[INST][/INST]eos_token",
+        "{{[INST][/INST]content}}{{eos_token content",
+        "<|im_start|>system",
+        "<|im_start|>add_generation_prompt<|im_start|>assistant\n",
+        "<|start_header_id|><|eot_id|>date_string = \"",
+        "<|end|>|>",
+        "<|im_start|><|im_end|>set system_message = '",
+        "<|im_start|><|im_end|>set system_message = 'x\\",
+        "<|im_start|><|im_sep|><|im_end|><|im_start|>system<|im_sep|>",
+        "<|im_start|><|im_end|>## Custom Instructions"
+        "Knowledge Cutoff Date: June 2025\\n"
+        "elif reasoning_mode == \"/think\"{{- \"x",
+        "<|im_start|><|im_end|>## Custom Instructions"
+        "Knowledge Cutoff Date: June 2025\\n"
+        "elif reasoning_mode == \"/think\"{{- \"x\"else{{- ",
+        "<|end|><|user|><|system|>"};
     const struct chat_message m = message("user", "Hi");
 
     (void)state;
