@@ -153,7 +153,8 @@ def expect_times(times):
         known, ready = (sorted(one[i] for one in times[name]) for i in (0, 1))
         lost = sum(one[2] for one in times[name])
         print(f"   {name} killed {len(known)} times, {lost} requests lost: clients knew after "
-              f"{known[len(known) // 2]:.2f} s (at most {known[-1]:.2f}), ready after {ready[len(ready) // 2]:.2f} s (at most {ready[-1]:.2f})", flush=True)
+              f"{known[len(known) // 2]:.2f} s (at most {known[-1]:.2f}), ready after "
+              f"{ready[len(ready) // 2]:.2f} s (at most {ready[-1]:.2f})", flush=True)
         assert known[-1] <= KNOWN_WITHIN_S * factor and ready[-1] <= READY_WITHIN_S * factor, (name, known, ready)
 
 
