@@ -250,7 +250,9 @@ static void test_places_are_kept_for_the_first_class(void **state)
 
     bare_send(&b, &ls);
     assert_true(wait_count(&engine.n_submits, 8, FIXTURE_SOON_MS));
+    pthread_mutex_lock(&engine.lock);
     assert_int_equal(engine.order[7], 0);
+    pthread_mutex_unlock(&engine.lock);
     assert_int_equal(status_number(&b, "queues/0/length"), 0);
     atomic_store(&engine.paused, false);
     assert_true(wait_status(&b, "classes/be/length", 10, FIXTURE_SOON_MS));
