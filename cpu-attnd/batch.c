@@ -123,17 +123,19 @@ static bool fits(const struct link *l, uint64_t bytes, bool sharing, uint64_t no
     return ns <= (sharing ? batch_sharing_ns : batch_ns) && now_ns + ns <= until_ns;
 }
 
+/* What is beside the slot has the place of the job's block ids. */
 static struct attn_job attn_of(struct link *l, const struct job *job, const struct kv_view *kv)
 {
     const struct job_table_layout *layout = &l->table.layout;
+    size_t place = (size_t)(kv->table - l->batch.blocks) / l->directory.blocks_max;
+    struct attn_job attn = {.n_q = job->n_q,
+                            .pos = job->pos,
+                            .kv = *kv,
+                            .ldq = layout->q_width,
+                            .ldo = layout->out_width};
 
-    return (struct attn_job){.q = job_table_q(&l->table, job->slot),
-                             .out = job_table_out(&l->table, job->slot),
-                             .n_q = job->n_q,
-                             .pos = job->pos,
-                             .kv = *kv,
-                             .ldq = layout->q_width,
-                             .ldo = layout->out_width};
+    payload_place(&l->batch.payload, &l->table, job->slot, (uint32_t)place, &attn);
+    return attn;
 }
 
 /* With its blocks known, the job tries its place: what it shares shows only there. */
@@ -143,7 +145,8 @@ static enum batch_join join(struct link *l, const struct job *job, const struct 
     struct batch *b = &l->batch;
     struct attn_job attn = attn_of(l, job, kv);
     uint32_t at = place_of(b, &attn);
-    uint64_t own = link_job_bytes(l, job), token = own / job->ctx_len, shared;
+    uint64_t own = link_job_bytes(l, job), shared;
+    uint64_t token = geometry_layer_token_bytes(&l->arena.geometry, job->layer);
 
     insert(b, at, job, &attn);
     shared = attn_shared_tokens(b->attn, b->n);
@@ -182,17 +185,14 @@ enum batch_join batch_add(struct link *l, const struct job *job, uint64_t now_ns
 
 static void compute(struct link *l, struct team *team)
 {
-    const struct job_table_layout *layout = &l->table.layout;
     const struct batch *b = &l->batch;
 
-    for (uint32_t i = 0; i < b->n; i++) {
-        const struct job *job = &b->jobs[i];
-
-        attn_append(&b->attn[i].kv, job->pos, job->n_q, job_table_k(&l->table, job->slot),
-                    layout->k_width, job_table_v(&l->table, job->slot), layout->v_width);
-    }
+    for (uint32_t i = 0; i < b->n; i++)
+        payload_take(&b->payload, &l->table, b->jobs[i].slot, &b->attn[i]);
     fault_point("worker.appended");
     attn_run(team, l->scratch, b->attn, b->n);
+    for (uint32_t i = 0; i < b->n; i++)
+        payload_give(&b->payload, &l->table, b->jobs[i].slot, &b->attn[i]);
     fault_point("worker.attended");
 }
 

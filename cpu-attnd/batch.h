@@ -14,6 +14,7 @@
 
 #include "common/compute/attention.h"
 #include "common/shm/job_worker.h"
+#include "cpu-attnd/payload.h"
 
 enum { BATCH_JOBS_MAX = 16 };
 
@@ -25,7 +26,8 @@ struct batch {
     struct attn_job attn[BATCH_JOBS_MAX]; /* of the same jobs; those that share stand together */
     uint64_t bytes;                       /* of KV that they read */
     uint64_t tokens_shared;               /* of KV that need not be read again */
-    uint32_t *blocks; /* [BATCH_JOBS_MAX][directory.blocks_max] ids, copied and checked */
+    uint32_t *blocks;       /* [BATCH_JOBS_MAX][directory.blocks_max] ids, copied and checked */
+    struct payload payload; /* rows of as many jobs, where the slots have no floats */
 };
 
 enum batch_join {

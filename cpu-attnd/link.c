@@ -54,6 +54,8 @@ static int create_scratch(struct link *l, enum isa isa, uint32_t n_threads, stru
         calloc((size_t)BATCH_JOBS_MAX * l->directory.blocks_max, sizeof *l->batch.blocks);
     int rc = l->batch.blocks != NULL ? attn_scratch_create(&l->scratch, isa, n_threads, dk, dv)
                                      : -ENOMEM;
+    if (rc == 0)
+        rc = payload_init(&l->batch.payload, &l->table.layout, BATCH_JOBS_MAX);
 
     return rc == 0 ? 0 : error_set(err, rc, "no memory for the scratch of a job");
 }
@@ -99,6 +101,7 @@ void link_detach(struct link *l)
     l->scratch = NULL;
     free(l->batch.blocks);
     l->batch.blocks = NULL;
+    payload_fini(&l->batch.payload);
     l->attached = false;
 }
 

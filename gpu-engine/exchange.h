@@ -2,13 +2,12 @@
  *
  * Post a job, see that it is done, read its output, move KV blocks, ask whether a worker lives.
  * The first implementation is shared memory (exchange_shm.c); exchange_delay.c wraps another one
- * and holds results back, which forces riding and parking in tests; remote workers come later
- * behind the same interface.
+ * and holds results back, to force riding and parking in tests; remote workers come later.
  *
  * A slot is the fixed place of one offloaded row: slot = worker * slots_per_worker + i.  Its
  * generation grows by one with every job.
  *
- * Device thread: payload, post, flush, rouse, poll_done, await, take.  Engine thread: all others. */
+ * Device threads, one at a time: payload, post to take.  Engine thread: all others. */
 #ifndef OMNI_GPU_ENGINE_EXCHANGE_H
 #define OMNI_GPU_ENGINE_EXCHANGE_H
 
@@ -16,6 +15,7 @@
 #include <stdint.h>
 
 struct exchange;
+struct exchange_memory;
 
 /* Where a slot's payload lies; fp32 rows.  q, k, v are the engine's to write while the slot is
  * free, out is the worker's to write while it is posted. */
@@ -56,6 +56,11 @@ struct exchange_ops {
     /* Publishes the job whose payload is written.  0, or -EIO: the slot is not as we left it, a peer
      * broke the protocol; nothing was posted. */
     int (*post)(struct exchange *x, const struct exchange_job *job, uint32_t *generation);
+    /* For a device that posts by itself (exchange_memory.h); NULL: it cannot.  announce: a hint for a
+     * job whose slot says POSTED already; late or doubled ones do no harm. */
+    void (*announce)(struct exchange *x, uint32_t slot, uint32_t generation);
+    void (*memory)(struct exchange *x, uint32_t worker, struct exchange_memory *out);
+    uint32_t (*generation)(struct exchange *x, uint32_t slot); /* of its last job, by its word */
     /* Wakes the workers that were posted to since the last flush. */
     void (*flush)(struct exchange *x);
     /* The sweep that begins will post to this worker: it wakes ahead of the first job.  NULL: its

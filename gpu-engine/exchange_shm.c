@@ -6,6 +6,7 @@
 #include "common/base/clock.h"
 #include "common/base/invariant.h"
 #include "common/base/log.h"
+#include "gpu-engine/exchange_memory.h"
 
 enum { SETTLE_POLL_MS = 2, DRAIN_BATCH = 256 };
 
@@ -32,6 +33,7 @@ static void shm_payload(struct exchange *x, uint32_t slot, struct exchange_paylo
     uint32_t s;
     const struct job_table *t = table_of(x, slot, &s);
 
+    invariant(t->layout.element == JOB_ELEMENT_F32);
     *out = (struct exchange_payload){.q = job_table_q(t, s),
                                      .k = job_table_k(t, s),
                                      .v = job_table_v(t, s),
@@ -85,6 +87,48 @@ static int shm_post(struct exchange *x, const struct exchange_job *job, uint32_t
     note_post(shm_of(x), job->slot, desc.posted_ns);
     shm_of(x)->to_flush |= UINT32_C(1) << worker_of(x, job->slot);
     return 0;
+}
+
+static void shm_announce(struct exchange *x, uint32_t slot, uint32_t generation)
+{
+    uint32_t s;
+    struct job_table *t = table_of(x, slot, &s);
+
+    job_engine_announce(t, s, generation);
+    note_post(shm_of(x), slot, clock_now_ns());
+    shm_of(x)->to_flush |= UINT32_C(1) << worker_of(x, slot);
+}
+
+static void shm_memory(struct exchange *x, uint32_t worker, struct exchange_memory *out)
+{
+    const struct job_table *t = &shm_of(x)->tables[worker];
+    const struct job_table_layout *l = &t->layout;
+    uint8_t *base = t->segment.base;
+
+    *out = (struct exchange_memory){.base = base + l->done_off,
+                                    .bytes = l->total_bytes - l->done_off,
+                                    .slots = base + l->slots_off,
+                                    .in = base + l->in_off,
+                                    .out = base + l->out_off,
+                                    .done = (const uint32_t *)(const void *)(base + l->done_off),
+                                    .in_stride = l->in_stride,
+                                    .out_stride = l->out_stride,
+                                    .k_off = l->k_off,
+                                    .v_off = l->v_off,
+                                    .q_width = l->q_width,
+                                    .k_width = l->k_width,
+                                    .v_width = l->v_width,
+                                    .out_width = l->out_width,
+                                    .element = l->element,
+                                    .epoch = t->epoch};
+}
+
+static uint32_t shm_generation(struct exchange *x, uint32_t slot)
+{
+    uint32_t s;
+    const struct job_table *t = table_of(x, slot, &s);
+
+    return job_word_generation(atomic_load_explicit(&t->slots[s].word, memory_order_acquire));
 }
 
 static void shm_flush(struct exchange *x)
@@ -288,6 +332,9 @@ static const struct exchange_ops shm_ops = {
     .name = "shm",
     .payload = shm_payload,
     .post = shm_post,
+    .announce = shm_announce,
+    .memory = shm_memory,
+    .generation = shm_generation,
     .flush = shm_flush,
     .rouse = shm_rouse,
     .poll_done = shm_poll_done,
@@ -321,7 +368,7 @@ static int open_worker(struct exchange_shm *x, const struct exchange_shm_config 
                        struct error *err)
 {
     struct job_table_config table = {
-        .n_slots = c->slots_per_worker, .n_q_max = c->n_q_max, .element = JOB_ELEMENT_F32};
+        .n_slots = c->slots_per_worker, .n_q_max = c->n_q_max, .element = c->element};
     struct peer_config peer = {.late_ns = c->late_ns, .kill_ns = c->kill_ns};
     uint32_t n_blocks = arena_blocks_for(c->geometry, c->arena_bytes);
 

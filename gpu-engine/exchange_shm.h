@@ -22,6 +22,7 @@ struct exchange_shm_config {
     uint32_t n_workers; /* 0: no offloading, the directory alone */
     uint32_t slots_per_worker;
     uint32_t n_q_max;
+    enum job_element element;       /* of the payload: what the device reads and writes */
     uint64_t arena_bytes;           /* per worker */
     int node[EXCHANGE_WORKERS_MAX]; /* NUMA node of each arena, SEGMENT_ANY_NODE */
     uint32_t n_sequences;           /* directory entries */

@@ -70,6 +70,14 @@ static int plan_topology(struct host *h, struct error *err)
     return rc;
 }
 
+/* What the device writes into jobs, and reads out of them. */
+static enum job_element job_element(const struct host *h)
+{
+    if (!h->engine.ops->halves)
+        return JOB_ELEMENT_F32;
+    return h->engine.geometry.type == KV_TYPE_BF16 ? JOB_ELEMENT_BF16 : JOB_ELEMENT_F16;
+}
+
 static int open_exchange(struct host *h, struct error *err)
 {
     const struct omni_config *c = h->engine.config;
@@ -87,6 +95,7 @@ static int open_exchange(struct host *h, struct error *err)
         .n_workers = c->engine_offload == CONFIG_OFFLOAD_NEVER ? 0 : c->group_n_workers,
         .slots_per_worker = c->worker_slots,
         .n_q_max = c->worker_n_q_max,
+        .element = job_element(h),
         .arena_bytes = (uint64_t)c->worker_arena_mb << 20,
         .n_sequences = c->engine_max_seqs,
         .context_max = h->engine.context_max,
@@ -116,31 +125,34 @@ static int open_device(struct host *h, struct error *err)
     const struct topology_place *place = &h->plan.engine[h->engine.index];
     int cpus[TOPOLOGY_CPUS_MAX];
 
-    h->engine.ops = setup_device(h->engine.config, err);
-    if (h->engine.ops == NULL)
-        return -ENOTSUP;
     for (uint32_t i = 0; i < place->n_threads && i < TOPOLOGY_CPUS_MAX; i++)
         cpus[i] = cpu_set_nth(&place->cpus, i % cpu_set_count(&place->cpus));
-    struct device_config config = {.model = h->model,
-                                   .geometry = &h->engine.geometry,
-                                   .exchange = h->engine.exchange,
-                                   .n_kv_blocks = h->engine.device_blocks,
-                                   .rows_max = h->engine.rows_max,
-                                   .returned_rows_max = h->engine.returned_max,
-                                   .seqs_max = h->engine.seqs_max,
-                                   .context_max = h->engine.context_max,
-                                   .n_threads = place->n_threads,
-                                   .cpus = place->pinned ? cpus : NULL,
-                                   .spin_us =
-                                       place->exclusive ? h->engine.config->worker_spin_us : 0,
-                                   .copies_max = ENGINE_COPIES_MAX,
-                                   .notify = host_ring,
-                                   .notify_arg = h};
-    if (config.n_kv_blocks == 0)
+    struct device_config config = {
+        .model = h->model,
+        .geometry = &h->engine.geometry,
+        .exchange = h->engine.exchange,
+        .n_kv_blocks = h->engine.device_blocks,
+        .rows_max = h->engine.rows_max,
+        .returned_rows_max = h->engine.returned_max,
+        .seqs_max = h->engine.seqs_max,
+        .context_max = h->engine.context_max,
+        .n_threads = place->n_threads,
+        .cpus = place->pinned ? cpus : NULL,
+        .spin_us = place->exclusive ? h->engine.config->worker_spin_us : 0,
+        .copies_max = ENGINE_COPIES_MAX,
+        .notify = host_ring,
+        .notify_arg = h,
+        .dummy_weights = h->engine.config->engine_weights == CONFIG_WEIGHTS_DUMMY};
+    if (config.n_kv_blocks == 0 && !h->engine.ops->fills_kv)
         return error_set(err, -EINVAL, "engine.kv_mb = %u holds no KV block of %u bytes",
                          h->engine.config->engine_kv_mb, h->engine.geometry.block_bytes);
     int rc = h->engine.ops->open(&h->engine.device, &config);
-    return rc == 0 ? 0 : error_set(err, rc, "device %s: %s", h->engine.ops->name, strerror(-rc));
+    if (rc != 0)
+        return error_set(err, rc, "device %s: %s", h->engine.ops->name, strerror(-rc));
+    struct device_caps caps;
+    h->engine.ops->caps(h->engine.device, &caps);
+    h->engine.device_blocks = caps.n_kv_blocks; /* where it takes what fits */
+    return 0;
 }
 
 /* Without a profile nothing is predicted: jobs have no deadlines and run oldest first. */
@@ -256,6 +268,8 @@ static int open_all(struct host *h, struct error *err)
 
     if (rc == 0)
         rc = take_prefix_key(e, err);
+    if (rc == 0 && (e->ops = setup_device(e->config, err)) == NULL)
+        rc = -ENOTSUP;
     if (rc == 0)
         rc = open_model(h, err);
     if (rc == 0)

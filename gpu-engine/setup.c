@@ -2,6 +2,8 @@
 
 #include <errno.h>
 
+#include "common/base/log.h"
+
 /* When engine.ctx_max is 0: bounds memory for models of long contexts. */
 enum { CONTEXT_DEFAULT_MAX = 8192 };
 
@@ -79,10 +81,26 @@ void setup_sizes(struct setup_sizes *s, const struct omni_config *c, const struc
                            : (uint32_t)(((uint64_t)c->engine_kv_mb << 20) / g->block_bytes);
 }
 
+/* cuda where it is built in and has a GPU; else cpu, and the log says why. */
+static const struct device_ops *device_auto(void)
+{
+    const char *known;
+    const struct device_ops *cuda = device_find("cuda", &known);
+    char why[128] = "it is not built in";
+
+    if (cuda != NULL && cuda->present(why, sizeof why) == 0)
+        return cuda;
+    log_info("device_auto", "device=cpu cuda=\"%s\"", why);
+    return device_find("cpu", &known);
+}
+
 const struct device_ops *setup_device(const struct omni_config *c, struct error *err)
 {
     static const char *const names[] = {"cpu", "cuda", "sim"};
     const char *known;
+
+    if (c->engine_device == CONFIG_DEVICE_AUTO)
+        return device_auto();
     const struct device_ops *ops = device_find(names[c->engine_device], &known);
 
     if (ops == NULL)

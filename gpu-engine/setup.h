@@ -24,7 +24,8 @@ int setup_geometry(struct kv_geometry *g, const struct omni_config *c, const str
 void setup_sizes(struct setup_sizes *s, const struct omni_config *c, const struct model *model,
                  const struct kv_geometry *g);
 
-/* The device that engine.device names; NULL with *err if it is not built in. */
+/* The device that engine.device names, or, for auto, the best that is here; NULL with *err if it is not
+ * built in. */
 const struct device_ops *setup_device(const struct omni_config *c, struct error *err);
 
 #endif

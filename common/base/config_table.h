@@ -55,11 +55,14 @@
     X(tenants, others, U32, "1", 1, 9999, "", "weight of those that are not named, together")
 
 #define CONFIG_TABLE_ENGINE(X)                                                                     \
-    X(engine, device, ENUM, "cpu", 0, 2, "cpu|cuda|sim", "what computes the dense layers")         \
+    X(engine, device, ENUM, "cpu", 0, 3, "cpu|cuda|sim|auto", "what computes the dense layers")    \
+    X(engine, weights, ENUM, "file", 0, 1, "file|dummy",                                           \
+      "cuda: the model's weights, or random ones in its shapes")                                   \
     X(engine, kv_type, ENUM, "f16", 0, 3, "f16|bf16|f32|int8", "type of keys and values")          \
     X(engine, kv_blocks, U32, "0", 0, 16777216, "blocks",                                          \
       "KV pool of the device; 0: as many as fit into kv_mb")                                       \
-    X(engine, kv_mb, U32, "256", 1, 16777216, "MiB", "KV pool of the device, unless kv_blocks")    \
+    X(engine, kv_mb, U32, "256", 0, 16777216, "MiB",                                               \
+      "KV pool of the device, unless kv_blocks; 0: cuda takes what is free")                       \
     X(engine, block_tokens, U32, "64", 32, 1024, "tokens", "tokens per KV block, a multiple of 32")\
     X(engine, layer_groups, U32, "1", 1, 8, "", "layer groups whose KV is placed apart")           \
     X(engine, max_seqs, U32, "256", 1, 4096, "", "sequences admitted at a time")                   \

@@ -69,6 +69,14 @@ static void write_fields(struct job_slot *s, const struct job_desc *d)
     s->sweep = d->sweep;
 }
 
+void job_engine_announce(struct job_table *t, uint32_t slot, uint32_t generation)
+{
+    if (!ring_push(&t->posted_ring, job_hint(slot, generation)))
+        atomic_fetch_add_explicit(&t->shared->post_overflows, 1, memory_order_release);
+    fault_point("job_engine.hinted");
+    atomic_fetch_add_explicit(&t->shared->posted, 1, memory_order_relaxed);
+}
+
 int job_engine_post(struct job_table *t, uint32_t slot, const struct job_desc *desc,
                     uint32_t *generation)
 {
@@ -89,10 +97,7 @@ int job_engine_post(struct job_table *t, uint32_t slot, const struct job_desc *d
     /* J1: release, pairs with J2 in job_worker.c: input and fields are there. */
     atomic_store_explicit(&s->word, job_word(JOB_POSTED, gen, t->epoch), memory_order_release);
     fault_point("job_engine.posted");
-    if (!ring_push(&t->posted_ring, job_hint(slot, gen)))
-        atomic_fetch_add_explicit(&t->shared->post_overflows, 1, memory_order_release);
-    fault_point("job_engine.hinted");
-    atomic_fetch_add_explicit(&t->shared->posted, 1, memory_order_relaxed);
+    job_engine_announce(t, slot, gen);
     if (generation != NULL)
         *generation = gen;
     return 0;

@@ -41,6 +41,10 @@ void job_engine_free_all(struct job_table *t);
 int job_engine_post(struct job_table *t, uint32_t slot, const struct job_desc *desc,
                     uint32_t *generation);
 
+/* A hint for a job that somebody else has posted in the slot: a device that writes slots by itself,
+ * with job_engine_post's order of writes. */
+void job_engine_announce(struct job_table *t, uint32_t slot, uint32_t generation);
+
 /* Wakes the worker if it sleeps. */
 void job_engine_flush(struct job_table *t);
 

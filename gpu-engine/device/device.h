@@ -1,5 +1,4 @@
-/* device.h - what the engine asks of a device.  Implemented by device/cpu, later device/cuda,
- * device/sim.
+/* device.h - what the engine asks of a device.  Implemented by device/cpu, device/cuda, device/sim.
  *
  * The engine submits whole sweeps, never layers: who is in the batch, which offloaded rows enter
  * and leave, how many returned rows each layer may take and how long it may wait for them.  The
@@ -237,6 +236,7 @@ struct device_config {
     void (*notify)(void *);
     void *notify_arg;
     const struct sim_setup *sim; /* device/sim alone: its timing and its clock */
+    bool dummy_weights;          /* device/cuda alone: random ones; the file gives the shapes */
 };
 
 struct device_caps {
@@ -257,6 +257,10 @@ struct device_caps {
 
 struct device_ops {
     const char *name;
+    bool halves;   /* jobs carry rows of the KV's 16-bit type; else f32 */
+    bool fills_kv; /* n_kv_blocks may be 0: as many as fit into the device's memory */
+    /* 0, or -ENODEV with why: it is built in, but what it runs on is not here.  NULL: it always is. */
+    int (*present)(char *why, size_t n);
     int (*open)(struct device **out, const struct device_config *config);
     void (*close)(struct device *d);
     void (*caps)(const struct device *d, struct device_caps *out);

@@ -50,6 +50,12 @@ target_include_directories(omni_cuda_host PUBLIC ${shim_dir})
 target_link_libraries(omni_cuda_host PUBLIC omni_cuda_cpu omni_cuda_shim omni_uring omni_model omni_kv omni_base
                       ${CMAKE_DL_LIBS} stdc++)
 
+# The device itself, over the shim; test_device_cuda links it before the engine.
+file(GLOB cuda_device CONFIGURE_DEPENDS ${cuda_dir}/cuda_*.c)
+list(REMOVE_ITEM cuda_device ${cuda_host})
+add_library(omni_cuda_device STATIC ${cuda_device})
+target_link_libraries(omni_cuda_device PUBLIC omni_cuda_host)
+
 # A stand-in for cuBLASLt, found as the real one is.  It puts its products on the shim's streams, so the
 # programs that load it show it the shim.
 add_library(omni_cublaslt_standin MODULE shim/cublaslt_standin.c)
@@ -85,3 +91,9 @@ foreach(name cuda_weights cuda_dense)
   omni_test(test_${name} fast LIBS omni_cuda_host SOURCES test_${name}.c)
 endforeach()
 omni_cublaslt_for(test_cuda_dense)
+
+set(unit_dir ${CMAKE_SOURCE_DIR}/tests/unit)
+omni_test(test_device_cuda fast TIMEOUT 600 LIBS omni_cuda_device omni_engine omni_attnd
+  SOURCES ${unit_dir}/test_device_cuda.c ${unit_dir}/cuda_rig.c)
+target_include_directories(test_device_cuda PRIVATE ${unit_dir})
+omni_cublaslt_for(test_device_cuda)

@@ -128,11 +128,14 @@ cudaError_t run_until(const std::function<bool()> &done)
 {
     if (running)
         return shim_runtime_refuse(cudaErrorNotPermitted, "a host function waits for the GPU");
-    while (!done()) {
-        if (!step())
-            return shim_runtime_refuse(cudaErrorLaunchFailure,
-                                       "streams wait for events that nobody will record");
-    }
+    shim_memory_open(); /* once for all: it takes longer than a small kernel */
+    bool any = true;
+    while (any && !done())
+        any = step();
+    shim_memory_close();
+    if (!any)
+        return shim_runtime_refuse(cudaErrorLaunchFailure,
+                                   "streams wait for events that nobody will record");
     return sticky;
 }
 
