@@ -1,5 +1,5 @@
 /* Writes small model files into a folder, as the first inputs of fuzz_gguf: a layer of every family,
- * one of every weight type with small blocks, and a vocabulary of SentencePiece's kind. */
+ * one of every weight type with small blocks, forms of chat, and a vocabulary of SentencePiece's kind. */
 #include <stdio.h>
 #include <string.h>
 
@@ -43,6 +43,21 @@ static int write_type(const char *folder, enum weight_type type)
     return report(path, model_random_write(path, &o));
 }
 
+/* Templates whose details are read from quoted text. */
+static int write_chat(const char *folder, const char *name, const char *chat_template)
+{
+    struct model_random_options o = model_random_defaults();
+    char path[4096];
+
+    o.n_layers = 1;
+    o.mixed = false;
+    o.type = o.embd_type = WEIGHT_F32;
+    o.n_embd = o.n_ff = 32;
+    o.chat_template = chat_template;
+    (void)snprintf(path, sizeof(path), "%s/%s", folder, name);
+    return report(path, model_random_write(path, &o));
+}
+
 static int write_chars(const char *folder)
 {
     struct gguf_writer *w = gguf_writer_create();
@@ -74,5 +89,14 @@ int main(int argc, char **argv)
         status |= write_family(argv[1], name);
     for (int type = 0; type < WEIGHT_Q4_K; type++)
         status |= write_type(argv[1], (enum weight_type)type);
+    status |=
+        write_chat(argv[1], "chat-in-turn",
+                   "{% set system_message = 'Be kind.' %}{{ '<|im_start|>user\\n' + content + "
+                   "'<|im_end|>\\n<|im_start|>assistant\\n' }}{{ system_message }}'system'");
+    status |= write_chat(
+        argv[1], "chat-two-modes",
+        "<|im_start|>system<|im_end|>\"Knowledge Cutoff Date: June 2025\\n\""
+        "## Custom Instructions{%- elif reasoning_mode == \"/think\" -%}{{- \"Think.\" -}}"
+        "{%- else -%}{{- \"Say.\" -}}/system_override == \"user\"");
     return status | write_chars(argv[1]);
 }

@@ -15,10 +15,11 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
-enum { N_VOCABULARIES = 5, TEXT_MAX = 1 << 14 };
+enum { N_VOCABULARIES = 7, TEXT_MAX = 1 << 14 };
 
 /* The pattern of each; NULL: SentencePiece's kind. */
-static const char *const patterns[N_VOCABULARIES] = {"gpt-2", "smollm", "llama-bpe", "qwen2", NULL};
+static const char *const patterns[N_VOCABULARIES] = {"gpt-2", "smollm", "llama-bpe", "qwen2",
+                                                     NULL,    "tekken", "gpt-4o"};
 static struct tokenizer *vocabularies[N_VOCABULARIES];
 
 static struct tokenizer *open_vocabulary(const char *pattern)
@@ -67,7 +68,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     if (n == 0 || n > TEXT_MAX)
         return 0;
     const size_t len = n - 1;
-    const unsigned which = data[0] % N_VOCABULARIES;
+    const unsigned which = (data[0] & 0x7f) % N_VOCABULARIES;
     const unsigned flags = data[0] & 0x80 ? TOKENIZER_PARSE_SPECIAL : 0;
 
     if (!vocabularies[which])
