@@ -96,7 +96,7 @@ struct sequence {
     uint32_t slot; /* job slot, or SEQUENCE_NONE: no place in an arena is reserved */
     /* Leading blocks, per group, whose KV is in the arena, and will be when the copy has ended. */
     uint32_t n_mirrored, n_mirroring;
-    bool in_slot;  /* a token of it is under way in the device's slot */
+    bool in_slot; /* a token of it is under way in the device's slot */
     enum sequence_copy copy;
     uint64_t copy_ticket; /* of the step under way */
 
