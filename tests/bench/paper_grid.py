@@ -9,16 +9,13 @@ the search below gives all the same budget and other seeds, and no cell is held 
 to 6/s (70B) and 10/s (34B): neither published timings nor first principles carry them.
 """
 
-import csv
-import datetime
-import json
 import os
 import random
-import tarfile
 from collections import namedtuple
 
+from traces import Histogram, Missing, read_azure2023, read_servegen_clients
+
 HERE = os.path.dirname(os.path.abspath(__file__))
-DATA = os.environ.get("OMNI_SHARED_DATA") or os.path.join(HERE, "../../../shared/data")
 OWN_PROFILES = os.path.join(HERE, "profiles")
 
 POLICIES = ("omni", "paper", "sync", "headroom", "ls-first", "harvest", "stream")
@@ -82,45 +79,32 @@ def profiles_folder(chosen):
 
 def azure_times(folder):
     """A file of arrival times from the Azure conversation trace, or None where the data is not."""
-    source = os.path.join(DATA, "traces/azure2023/AzureLLMInferenceTrace_conv.csv")
-    if not os.path.exists(source):
+    try:
+        times = sorted(at for at, *_ in read_azure2023())
+    except Missing:
         return None
     path = os.path.join(folder, "azure.times")
-    with open(source, encoding="utf-8") as file, open(path, "w", encoding="utf-8") as out:
-        times = [datetime.datetime.fromisoformat(row["TIMESTAMP"][:26]) for row in csv.DictReader(file)]
-        for at in sorted(times):
-            print(f"{(at - min(times[0], at)).total_seconds():.6f}", file=out)
+    with open(path, "w", encoding="utf-8") as out:
+        for at in times:
+            print(f"{at - times[0]:.6f}", file=out)
     return path
 
 
 def reasoning_lengths(folder, n=4000, seed=1):
     """A file of "in out" lines drawn from ServeGen's reasoning model, clients weighted by their rate;
     None where the data is not.  Prompts are cut at 4,000 and outputs at 8,000 tokens."""
-    source = os.path.join(DATA, "traces/servegen/deepseek-r1.tar.xz")
-    if not os.path.exists(source):
+    try:
+        clients = read_servegen_clients("deepseek-r1")
+    except Missing:
         return None
-    rates, datasets = {}, {}
-    with tarfile.open(source) as tar:
-        for member in tar:
-            client = os.path.basename(member.name).split("-")[1] if "chunk-" in member.name else None
-            if client and member.name.endswith("trace.csv"):
-                lines = tar.extractfile(member).read().decode().split()
-                rates[client] = sum(float(line.split(",")[1] or 0) for line in lines)
-            elif client and member.name.endswith("dataset.json"):
-                datasets[client] = json.load(tar.extractfile(member))
-    draw = random.Random(seed)
-    clients = sorted(c for c in rates if rates[c] > 0 and c in datasets)
-
-    def one(text):
-        values = {int(k): v for k, v in (item.split(":") for item in text.strip("{} \n").split(","))}
-        return draw.choices(list(values), [float(v) for v in values.values()])[0]
-
+    rates = {client: sum(float(row[1] or 0) for row in rows) for client, (rows, _) in clients.items()}
+    busy, draw = [c for c in clients if rates[c] > 0], random.Random(seed)
+    times = {c: [[Histogram(text) for text in pair] for pair in clients[c][1].values() if Histogram(pair[0])]
+             for c in busy}
     path = os.path.join(folder, "reasoning.lengths")
     with open(path, "w", encoding="utf-8") as out:
-        for client in draw.choices(clients, [rates[c] for c in clients], k=n):
-            times = [d for d in datasets[client].values() if d["input_tokens"].strip("{} ")]
-            lengths = draw.choice(times) if times else None
-            if lengths:
-                print(max(1, min(4000, one(lengths["input_tokens"]))),
-                      max(2, min(8000, one(lengths["output_tokens"]))), file=out)
+        for client in draw.choices(busy, [rates[c] for c in busy], k=n):
+            if times[client]:
+                prompts, outputs = draw.choice(times[client])
+                print(max(1, min(4000, prompts.draw(draw))), max(2, min(8000, outputs.draw(draw))), file=out)
     return path

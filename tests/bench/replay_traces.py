@@ -13,96 +13,19 @@ Rescaling: lengths by one factor, so that their mean is the one wanted (spread a
 by one factor, so that the mean rate over the piece that is used is the one wanted (bursts keep their shape).
 """
 
-import ast
-import csv
-import datetime
-import gzip
-import json
 import math
 import os
 import random
-import re
-import tarfile
 
-HERE = os.path.dirname(os.path.abspath(__file__))
+from traces import REQUESTS, Histogram, Missing, data_dir, read_csv, read_servegen_clients  # noqa: F401
+
 LENGTHS_ONLY = ("about", "lognormal", "vidur", "osc")
 MADE = ("poisson", "bursty")
 SERVEGEN_STEP_S = 600  # of the rates in its files
 SERVEGEN_LAWS = {"Gamma", "Weibull", "Exponential"}
 
 
-def data_dir():
-    return os.environ.get("OMNI_SHARED_DATA") or os.path.join(HERE, "../../../shared/data")
-
-
-class Missing(Exception):
-    """The trace is not on this machine."""
-
-
-def opened(name, mode="rt"):
-    path = os.path.join(data_dir(), name)
-    if not os.path.exists(path):
-        raise Missing(f"{path} is not there (OMNI_SHARED_DATA names the folder of traces)")
-    if name.endswith(".gz"):
-        return gzip.open(path, mode, encoding="utf-8", newline="")
-    return open(path, mode, encoding="utf-8", newline="")
-
-
-# ---- Readers: lists of (seconds, prompt, output), by time ---------------------------------------
-
-
-def read_azure2023():
-    with opened("traces/azure2023/AzureLLMInferenceTrace_conv.csv") as file:
-        for row in csv.DictReader(file):
-            at = datetime.datetime.fromisoformat(row["TIMESTAMP"][:26])
-            yield at.timestamp(), int(row["ContextTokens"]), int(row["GeneratedTokens"])
-
-
-def read_mooncake():
-    with opened("traces/mooncake/conversation_trace.jsonl.gz") as file:
-        for line in file:
-            one = json.loads(line)
-            yield one["timestamp"] / 1e3, one["input_length"], one["output_length"]
-
-
-def read_sharegpt():
-    """Measured requests of DistServe's runs; the longest run of one rate."""
-    with opened("profiles/distserve/opt-13b-sharegpt_measured_requests.csv.gz") as file:
-        runs = {}
-        for row in csv.DictReader(file):
-            runs.setdefault((row["system"], row["num_requests"], row["rate_req_s"]), []).append(row)
-    for row in max(runs.values(), key=len):
-        yield float(row["issue_s"]), int(row["prompt_len"]), int(row["output_len"])
-
-
-def read_vidur():
-    with opened("traces/vidur/arxiv_summarization_stats_llama2_tokenizer_filtered_v2.csv.gz") as file:
-        for row in csv.DictReader(file):
-            yield 0.0, int(float(row["num_prefill_tokens"])), int(float(row["num_decode_tokens"]))
-
-
-def read_osc():
-    with opened("traces/neo/osc-Llama-2-7b-hf.json") as file:
-        for one in json.load(file):
-            yield 0.0, one["prompt"], one["max_tokens"]
-
-
-def read_csv(path):
-    with open(path, encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            yield float(row["seconds"]), int(row["prompt"]), int(row["output"])
-
-
-READERS = {"azure2023": read_azure2023, "mooncake": read_mooncake, "sharegpt": read_sharegpt,
-           "vidur": read_vidur, "osc": read_osc}
-
-
 # ---- ServeGen: clients with a law of arrivals and histograms of lengths, per time of day ----------
-
-
-def draw_from(rng, histogram):
-    values, weights = zip(*histogram.items())
-    return max(1, round(rng.choices(values, weights)[0]))
 
 
 def client_arrivals(rng, law, rate, cv, begin, end):
@@ -119,52 +42,41 @@ def client_arrivals(rng, law, rate, cv, begin, end):
             at += rng.expovariate(rate)
 
 
-def client_requests(rng, rates, lengths):
-    starts = sorted(lengths)
-    for row in rates:
+def client_requests(rng, rows, lengths):
+    starts, drawn = sorted(lengths), {}
+    for row in rows:
         begin, rate, cv = float(row[0]), float(row[1]), float(row[2])
         known = [start for start in starts if start <= begin]
-        if rate <= 0 or not known or not lengths[known[-1]][0]:
+        if rate <= 0 or not known:
             continue
-        prompts, outputs = lengths[known[-1]]
+        if known[-1] not in drawn:
+            drawn[known[-1]] = [Histogram(text) for text in lengths[known[-1]]]
+        prompts, outputs = drawn[known[-1]]
+        if not prompts:
+            continue
         law = row[3] if row[3] in SERVEGEN_LAWS else "Exponential"
         for at in client_arrivals(rng, law, rate, cv, begin, begin + SERVEGEN_STEP_S):
-            yield at, draw_from(rng, prompts), draw_from(rng, outputs)
+            yield at, max(1, prompts.draw(rng)), max(1, outputs.draw(rng))
 
 
 def read_servegen(name, seed, hour=12):
     """An hour of the day, all clients together."""
-    path = os.path.join(data_dir(), f"traces/servegen/{name}.tar.xz")
-    if not os.path.exists(path):
-        raise Missing(f"{path} is not there (OMNI_SHARED_DATA names the folder of traces)")
-    rates, lengths = {}, {}
-    with tarfile.open(path) as archive:
-        for member in archive:
-            found = re.search(r"chunk-(\d+)-(trace\.csv|dataset\.json)$", member.name)
-            if not found:
-                continue
-            text = archive.extractfile(member).read().decode()
-            if found[2] == "trace.csv":
-                rows = [row for row in csv.reader(text.splitlines()) if len(row) >= 4]
-                rates[found[1]] = [row for row in rows if hour * 3600 <= float(row[0]) < (hour + 1) * 3600]
-            else:
-                lengths[found[1]] = {float(start): [ast.literal_eval(one[key]) for key in ("input_tokens", "output_tokens")]
-                                     for start, one in json.loads(text).items()
-                                     if one.get("input_tokens") and one.get("output_tokens")}
-    rng = random.Random(seed)
-    return sorted(one for client in sorted(rates) if client in lengths
-                  for one in client_requests(rng, rates[client], lengths[client]))
+    rng, requests = random.Random(seed), []
+    for rows, lengths in read_servegen_clients(name).values():
+        of_hour = [row for row in rows if hour * 3600 <= float(row[0]) < (hour + 1) * 3600]
+        requests += client_requests(rng, of_hour, lengths)
+    return sorted(requests)
 
 
 def read(name, seed):
-    if name in READERS:
-        requests = READERS[name]()
+    if name in REQUESTS:
+        requests = REQUESTS[name]()
     elif name in ("servegen-r1", "servegen-small"):
         requests = read_servegen({"servegen-r1": "deepseek-r1", "servegen-small": "m-small"}[name], seed)
     elif os.path.isfile(name):
         requests = read_csv(name)
     else:
-        raise SystemExit(f"no such trace: {name}; there are {', '.join([*READERS, 'servegen-r1', 'servegen-small'])}")
+        raise SystemExit(f"no such trace: {name}; there are {', '.join([*REQUESTS, 'servegen-r1', 'servegen-small'])}")
     return sorted(one for one in requests if one[1] > 0 and one[2] > 0)
 
 
