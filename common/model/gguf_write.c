@@ -14,7 +14,7 @@ struct bytes {
 };
 
 struct written_tensor {
-    void *data;
+    void *data; /* NULL: a hole */
     uint64_t bytes;
 };
 
@@ -160,15 +160,15 @@ static uint64_t tensor_bytes(uint32_t type, const uint64_t *dims, uint32_t n_dim
     return n;
 }
 
-static void *add_tensor_data(struct gguf_writer *w, uint64_t bytes)
+static void *add_tensor_data(struct gguf_writer *w, uint64_t bytes, bool hole)
 {
     struct written_tensor *grown =
         realloc(w->tensors, (size_t)(w->n_tensors + 1) * sizeof(*w->tensors));
-    void *data = calloc(1, (size_t)bytes);
+    void *data = hole ? NULL : calloc(1, (size_t)bytes);
 
     if (grown)
         w->tensors = grown;
-    if (!grown || !data) {
+    if (!grown || (!data && !hole)) {
         free(data);
         w->rc = -ENOMEM;
         return NULL;
@@ -182,8 +182,8 @@ static uint64_t padded(uint64_t n)
     return (n + WRITE_ALIGNMENT - 1) / WRITE_ALIGNMENT * WRITE_ALIGNMENT;
 }
 
-void *gguf_writer_tensor(struct gguf_writer *w, const char *name, uint32_t type,
-                         const uint64_t *dims, uint32_t n_dims, uint64_t *bytes)
+static void *add_tensor(struct gguf_writer *w, const char *name, uint32_t type,
+                        const uint64_t *dims, uint32_t n_dims, uint64_t *bytes, bool hole)
 {
     *bytes = tensor_bytes(type, dims, n_dims);
     if (!w->rc && (*bytes == 0 || strlen(name) > 64))
@@ -196,7 +196,21 @@ void *gguf_writer_tensor(struct gguf_writer *w, const char *name, uint32_t type,
     put_u32(w, &w->infos, type);
     put_u64(w, &w->infos, w->data_bytes);
     w->data_bytes += padded(*bytes);
-    return w->rc ? NULL : add_tensor_data(w, *bytes);
+    return w->rc ? NULL : add_tensor_data(w, *bytes, hole);
+}
+
+void *gguf_writer_tensor(struct gguf_writer *w, const char *name, uint32_t type,
+                         const uint64_t *dims, uint32_t n_dims, uint64_t *bytes)
+{
+    return add_tensor(w, name, type, dims, n_dims, bytes, false);
+}
+
+void gguf_writer_hole(struct gguf_writer *w, const char *name, uint32_t type, const uint64_t *dims,
+                      uint32_t n_dims)
+{
+    uint64_t bytes;
+
+    (void)add_tensor(w, name, type, dims, n_dims, &bytes, true);
 }
 
 /* fwrite that remembers nothing: the caller asks ferror once at the end. */
@@ -206,6 +220,15 @@ static void write_padded(FILE *f, const void *data, uint64_t n)
 
     (void)fwrite(data, 1, (size_t)n, f);
     (void)fwrite(zeros, 1, (size_t)(padded(n) - n), f);
+}
+
+/* All but the last piece, which is written, so that the file is as long as it says. */
+static void write_hole(FILE *f, uint64_t n)
+{
+    static const unsigned char zeros[WRITE_ALIGNMENT];
+
+    (void)fseeko(f, (off_t)(padded(n) - WRITE_ALIGNMENT), SEEK_CUR);
+    (void)fwrite(zeros, 1, WRITE_ALIGNMENT, f);
 }
 
 static void write_all(const struct gguf_writer *w, FILE *f)
@@ -223,8 +246,12 @@ static void write_all(const struct gguf_writer *w, FILE *f)
     if (w->n_tensors)
         (void)fwrite(w->infos.data, 1, w->infos.len, f);
     (void)fwrite(zeros, 1, (size_t)(padded(header) - header), f);
-    for (uint64_t i = 0; i < w->n_tensors; i++)
-        write_padded(f, w->tensors[i].data, w->tensors[i].bytes);
+    for (uint64_t i = 0; i < w->n_tensors; i++) {
+        if (w->tensors[i].data)
+            write_padded(f, w->tensors[i].data, w->tensors[i].bytes);
+        else
+            write_hole(f, w->tensors[i].bytes);
+    }
 }
 
 int gguf_writer_save(struct gguf_writer *w, const char *path)

@@ -30,6 +30,10 @@ void gguf_writer_strings(struct gguf_writer *w, const char *key, const struct gg
 void *gguf_writer_tensor(struct gguf_writer *w, const char *name, uint32_t type,
                          const uint64_t *dims, uint32_t n_dims, uint64_t *bytes);
 
+/* Adds a tensor without data: a hole of the file, which reads as zeros and takes no room on disk. */
+void gguf_writer_hole(struct gguf_writer *w, const char *name, uint32_t type, const uint64_t *dims,
+                      uint32_t n_dims);
+
 /* Writes under a temporary name beside path, then renames.  0 or -errno. */
 int gguf_writer_save(struct gguf_writer *w, const char *path);
 

@@ -87,6 +87,10 @@ static void add_matrix(struct random_model *r, const char *name, enum weight_typ
         r->rc = -EINVAL;
         return;
     }
+    if (r->o->hollow) {
+        gguf_writer_hole(r->w, name, weight_type_number(type), dims, n_slices > 1 ? 3 : 2);
+        return;
+    }
     out = gguf_writer_tensor(r->w, name, weight_type_number(type), dims, n_slices > 1 ? 3 : 2,
                              &bytes);
     if (!out)

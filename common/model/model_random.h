@@ -13,7 +13,7 @@
 
 #include <stdbool.h>
 
-#define MODEL_RANDOM_LAYERS_MAX 64
+#define MODEL_RANDOM_LAYERS_MAX 128
 
 struct model_random_options {
     uint64_t seed;
@@ -34,6 +34,8 @@ struct model_random_options {
     bool bias;                  /* of q, k, v */
     bool head_norm;             /* of q and k */
     bool fused;                 /* q, k, v in one matrix, gate and up in another */
+    bool hollow;                /* matrices are holes of the file: a shape of any size, to be loaded
+                                   with weights that the device makes */
     float theta;                /* 0: 10000 */
     uint32_t rope_dims;         /* 0: k_width */
     enum rope_scaling scaling;

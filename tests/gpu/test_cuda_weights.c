@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -329,6 +330,41 @@ static void test_dummy(void **state)
     model_close(m);
 }
 
+/* A shape whose file has no data loads as well: 1 GB on paper. */
+static void test_hollow(void **state)
+{
+    struct model_random_options o = shape();
+    struct cuda_weights_options options = {.context_max = CONTEXT, .dummy = true, .seed = 1};
+    uint64_t bytes = 0;
+    (void)state;
+
+    o.hollow = true;
+    o.type = o.embd_type = WEIGHT_BF16;
+    o.n_layers = 100;
+    for (uint32_t l = 0; l < o.n_layers; l++)
+        o.windows[l] = 0, o.experts[l] = false, o.kv_heads[l] = 4;
+    o.n_embd = 1024;
+    o.n_ff = 1024;
+    struct model *m = model_make(&o);
+    struct stat on_disk;
+    assert_int_equal(stat(path, &on_disk), 0);
+    assert_int_equal(cuda_weights_bytes(m, &options, &bytes, NULL), 0);
+    assert_true(bytes > UINT64_C(1) << 30);
+    assert_true((uint64_t)on_disk.st_blocks * 512 < bytes / 16);
+    model_close(m);
+    o.n_layers = 2;
+    m = model_make(&o);
+    struct cuda_weights *w = load(m, &options);
+    uint16_t *down = from_device(w->layers[1].down.w, 4096);
+    uint32_t n_zero = 0;
+    for (int i = 0; i < 2048; i++)
+        n_zero += down[i] == 0;
+    assert_true(n_zero < 10);
+    free(down);
+    cuda_weights_destroy(w);
+    model_close(m);
+}
+
 static void test_bytes(void **state)
 {
     struct model_random_options o = shape();
@@ -444,6 +480,7 @@ int main(void)
         cmocka_unit_test_setup(test_families, setup),
         cmocka_unit_test_setup(test_long_matrix, setup),
         cmocka_unit_test_setup(test_dummy, setup),
+        cmocka_unit_test_setup(test_hollow, setup),
         cmocka_unit_test_setup(test_bytes, setup),
         cmocka_unit_test_setup(test_failures, setup),
         cmocka_unit_test_setup(test_refusals, setup),

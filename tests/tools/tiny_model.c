@@ -1,7 +1,12 @@
 /* omni-tiny-model OUT.gguf [options]: writes a tiny random model (common/model/model_random.h).
  *
  * Lists give one value per layer and repeat when they are shorter than the model:
- *     omni-tiny-model /tmp/tiny.gguf --layers 6 --kv-heads 2,1,4 --windows 0,64 --experts 0,0,1 */
+ *     omni-tiny-model /tmp/tiny.gguf --layers 6 --kv-heads 2,1,4 --windows 0,64 --experts 0,0,1
+ *
+ * With --hollow matrices are holes of the file, so that a big model's shape takes no room; a device that
+ * makes random weights (engine.weights = dummy) reads nothing else of it.  Yi-34B's:
+ *     omni-tiny-model yi-34b.gguf --family yi --layers 60 --embd 7168 --heads 56 --kv-heads 8 --k-width 128
+ *         --v-width 128 --ff 20480 --vocab 64000 --ctx 8192 --type bf16 --embd-type bf16 --hollow */
 #include "common/model/model_random.h"
 
 #include <errno.h>
@@ -31,6 +36,7 @@ enum option_id {
     OPTION_VOCAB,
     OPTION_SEED,
     OPTION_TIED,
+    OPTION_HOLLOW,
     OPTION_HELP
 };
 
@@ -53,6 +59,7 @@ static const struct option options[] = {{"family", required_argument, NULL, OPTI
                                         {"vocab", required_argument, NULL, OPTION_VOCAB},
                                         {"seed", required_argument, NULL, OPTION_SEED},
                                         {"tied", no_argument, NULL, OPTION_TIED},
+                                        {"hollow", no_argument, NULL, OPTION_HOLLOW},
                                         {"help", no_argument, NULL, OPTION_HELP},
                                         {NULL, 0, NULL, 0}};
 
@@ -65,7 +72,7 @@ static int usage(FILE *f)
                "N] [--n-used N]\n"
                "  [--type f32|f16|bf16|q8_0|q4_0|..|q6_k|mixed] [--embd-type ..] [--ctx N] "
                "[--vocab N] [--seed "
-               "N] [--tied]\n");
+               "N] [--tied] [--hollow]\n");
     fprintf(f, "families (give first; later options change them):");
     for (uint32_t i = 0; model_random_family_name(i); i++)
         fprintf(f, " %s", model_random_family_name(i));
@@ -170,6 +177,8 @@ static bool parse_option(int id, const char *text, struct model_random_options *
         return parse_seed(text, &o->seed);
     case OPTION_TIED:
         return o->tied = true;
+    case OPTION_HOLLOW:
+        return o->hollow = true;
     default:
         return false;
     }
