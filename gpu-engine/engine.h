@@ -116,6 +116,7 @@ struct engine_idle {
     uint32_t *verdict;                  /* [n_entries of the directory] */
     uint32_t *refs[ENGINE_WORKERS_MAX]; /* [n_blocks] of each arena */
     uint32_t n_blocks[ENGINE_WORKERS_MAX];
+    uint32_t *slot_seen; /* [slots_per_worker]: how often in its worker's stack */
     uint64_t checked_at; /* arrivals so far, and 1, when it last ran; 0: never */
 };
 

@@ -102,14 +102,18 @@ uint32_t kv_pool_find(const struct kv_pool *p, uint64_t hash)
 
 int kv_pool_check(const struct kv_pool *p)
 {
-    uint32_t n_free = 0, n_shared = 0, n_listed = 0;
+    uint32_t n_free = 0, n_shared = 0, n_listed = 0, n_held = 0;
 
     for (uint32_t i = 0; i < p->n_blocks; i++) {
         n_free += p->blocks[i].refs == 0;
         n_shared += p->blocks[i].refs > 1;
     }
     for (uint32_t b = p->free_head; b != KV_BLOCK_NONE && n_listed <= p->n_blocks;
-         b = p->blocks[b].next)
+         b = p->blocks[b].next) {
         n_listed++;
-    return n_free == p->n_free && n_listed == p->n_free && n_shared == p->n_shared ? 0 : -EUCLEAN;
+        n_held += p->blocks[b].refs > 0;
+    }
+    return n_free == p->n_free && n_listed == p->n_free && n_held == 0 && n_shared == p->n_shared
+               ? 0
+               : -EUCLEAN;
 }

@@ -16,6 +16,7 @@ omni_test(test_profile fast LIBS omni_engine SOURCES test_profile.c ${device_fix
 
 # Engine and workers as threads of one process.
 omni_test(test_engine fast LIBS omni_engine omni_attnd SOURCES test_engine.c engine_fixture.c)
+omni_test(test_idle_check fast LIBS omni_engine omni_attnd SOURCES test_idle_check.c engine_fixture.c)
 # The same tests over the simulated device, whose tokens are a hash of what it finds in its KV.
 add_test(NAME test_engine_sim COMMAND test_engine)
 set_tests_properties(test_engine_sim PROPERTIES LABELS fast SKIP_RETURN_CODE 77 TIMEOUT 120
