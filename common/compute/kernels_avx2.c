@@ -8,6 +8,11 @@
 #define ATTN_GROUP    6
 #define ATTN_WIDTH(n) ((n) <= 1 ? 4 : (n) <= 2 ? 2 : 1)
 
+/* int8 and groups are bound by arithmetic here. */
+#define ATTN_AWAIT      1
+#define ATTN_AWAIT_BF16 1
+#define ATTN_AWAIT_I8   0
+
 #include "common/compute/kernels_body.h"
 
 const struct kernels kernels_avx2 = KERNELS_TABLE;
