@@ -49,20 +49,20 @@ class Caller(threading.Thread):
             ask["max_tokens"] = 600
         client.send(ask)
         patience = self.random.randrange(1, 60) if drop else None
-        n = 0
+        n, cancelled = 0, False
         while True:
             message = client.receive(60 * PATIENCE)
             assert message is not None, "no answer in a minute"
             for item in message.get("items", []):
                 n += len(item["ids"]) if item["id"] == ask["id"] else 0
             if message["t"] in ("done", "error"):
-                return self.end(message)
+                return True if cancelled else self.end(message)
             if drop and n >= patience:
                 self.dropped += 1
                 if drop == "leave":
                     return False
                 client.send({"t": "cancel", "id": ask["id"]})
-                drop = None
+                drop, cancelled = None, True
 
     def end(self, message):
         assert message["t"] == "done" or message["retryable"], message
@@ -104,7 +104,8 @@ def main():
     n_requests, n_clients = int(sys.argv[1]), int(sys.argv[2])
     with Group(N_WORKERS, settings=SETTINGS) as group:
         group.start()
-        callers = [Caller(group, seed, n_requests // n_clients) for seed in range(n_clients)]
+        each, more = divmod(n_requests, n_clients)
+        callers = [Caller(group, seed, each + (seed < more)) for seed in range(n_clients)]
         for one in callers:
             one.start()
         n_kills = kill_workers(group, callers)
@@ -115,7 +116,9 @@ def main():
         group.wait_ready()
         stats = expect_clean(group)
         dropped, ended, refused = (sum(getattr(one, what) for one in callers) for what in ("dropped", "ended", "refused"))
-        assert dropped > n_requests // 4 and n_kills > 0 and stats["copies_out"] > 0, (dropped, n_kills, stats)
+        assert dropped + ended + refused == n_requests, (dropped, ended, refused)
+        assert 0.4 < dropped / n_requests < 0.6, (dropped, ended, refused)
+        assert n_kills > 0 and stats["copies_out"] > 0, (dropped, n_kills, stats)
         print(f"   {n_requests} requests, {n_clients} clients: {dropped} dropped, {ended} ended, {refused} refused; "
               f"{n_kills} workers killed, {stats['copies_out']} copies out, {stats['idle_checks']} checks of the books")
     print("ok")
