@@ -9,22 +9,23 @@
 #include "common/base/log.h"
 #include "common/base/process.h"
 
-/* The file stays open: record locks go with the first descriptor of it that the process closes. */
+/* In shared memory's folder: a service has a /tmp of its own, and run folders differ between one who
+ * is logged in and one who is not.  The file stays open: record locks go with the first descriptor of
+ * it that the process closes. */
 static int open_claims(void)
 {
     static int fd = -1;
-    char base[256], path[300];
+    char dir[64], path[80];
     struct error err;
 
     if (fd >= 0)
         return fd;
-    int rc = process_run_base(NULL, base, sizeof base);
+    (void)snprintf(dir, sizeof dir, "/dev/shm/omni-%u", (unsigned)geteuid());
+    int rc = process_private_dir(dir, &err);
 
-    if (rc == 0)
-        rc = process_private_dir(base, &err);
     if (rc != 0)
         return rc;
-    (void)snprintf(path, sizeof path, "%s/cpus", base);
+    (void)snprintf(path, sizeof path, "%s/.cpus", dir);
     fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     return fd >= 0 ? fd : -errno;
 }
@@ -75,7 +76,7 @@ uint32_t claim_place(struct topology_place *place, const char *keys)
     int rc = claim_cpus(&place->cpus, &taken, &holder);
 
     if (rc < 0)
-        log_debug("cores_not_claimed", "reason=\"%s\"", strerror(-rc));
+        log_info("cores_not_claimed", "reason=\"%s\"", strerror(-rc));
     if (rc <= 0)
         return 0;
     topology_format_cpus(&taken, list, sizeof list);

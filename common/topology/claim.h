@@ -1,9 +1,10 @@
 /* claim.h - have others taken these cpus for themselves?
  *
  * A program that pins its threads to cpus which nobody else of its group uses claims them: a record
- * lock on byte n of <default run base>/cpus says that cpu n is taken, for as long as the process
- * lives.  Groups of one user see each other so, whatever their run.dir.  It is advice: who finds
- * cpus claimed says so once and goes on without spinning there, instead of fighting for them.
+ * lock on byte n of /dev/shm/omni-<uid>/.cpus says that cpu n is taken, for as long as the process
+ * lives.  Groups of one user see each other so, whatever their run.dir, shm.dir and /tmp.  It is
+ * advice: who finds cpus claimed says so once and goes on without spinning there, instead of
+ * fighting for them.
  * Main thread, at start. */
 #ifndef OMNI_COMMON_TOPOLOGY_CLAIM_H
 #define OMNI_COMMON_TOPOLOGY_CLAIM_H
