@@ -192,6 +192,12 @@ def without_huge_pages(expected):
         print(f"   {worker['huge_bytes']} of {worker['arena_bytes']} arena bytes in huge pages", flush=True)
 
 
+def preload(library):
+    """For LD_PRELOAD: a sanitizer's runtime wants to be the first."""
+    linked = subprocess.run(["ldd", os.path.join(BIN, "omni-router")], capture_output=True, text=True, check=True).stdout
+    return ":".join(re.findall(r"=> (\S*/lib[at]san\.so\S*)", linked) + [os.path.join(BIN, library)])
+
+
 def with_a_clock_that_jumps(expected):
     """Wall-clock time jumps by a day, there and back, at every look of every program: nothing changes."""
     # asan would like to come first.
