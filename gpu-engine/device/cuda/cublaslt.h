@@ -26,8 +26,10 @@ enum cublaslt_number {
     LT_DESC_BIAS_DATA_TYPE = 26,
     LT_EPILOGUE_DEFAULT = 1, /* CUBLASLT_EPILOGUE_... */
     LT_EPILOGUE_BIAS = 4,
-    LT_LAYOUT_COLS = 3,             /* CUBLASLT_MATRIX_LAYOUT_COLS */
-    LT_PREF_MAX_WORKSPACE_BYTES = 1 /* CUBLASLT_MATMUL_PREF_... */
+    LT_LAYOUT_COLS = 3,              /* CUBLASLT_MATRIX_LAYOUT_COLS */
+    LT_PREF_MAX_WORKSPACE_BYTES = 1, /* CUBLASLT_MATMUL_PREF_... */
+    LT_PREF_MIN_ALIGNMENT_A = 5,     /* ..._BYTES; B, C, D follow */
+    LT_PREF_MIN_ALIGNMENT_D = 8
 };
 
 typedef struct cublaslt_context *cublaslt_handle;

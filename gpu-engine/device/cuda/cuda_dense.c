@@ -80,6 +80,12 @@ static int rows_set(const struct cublaslt *lt, const struct plan *p, uint64_t n_
     return rc == LT_SUCCESS ? lt->layout_set(p->out, LT_LAYOUT_COLS, &n_rows, sizeof n_rows) : rc;
 }
 
+static int bias_set(const struct cublaslt *lt, const struct plan *p, const struct cuda_matrix *m)
+{
+    return p->bias ? lt->desc_set(p->desc, LT_DESC_BIAS_POINTER, &m->bias16, sizeof m->bias16)
+                   : LT_SUCCESS;
+}
+
 /* Status of the library. */
 static int algo_ask(struct cuda_dense *d, struct plan *p, uint32_t bucket, uint32_t n_rows)
 {
@@ -139,9 +145,14 @@ static int plan_make(struct cuda_dense *d, struct plan *p)
 
 /* ---- Life --------------------------------------------------------------------------------------- */
 
+/* Rows may begin anywhere that is a multiple of 16 bytes: unasked, the library counts on 256. */
 static int preference_make(struct cuda_dense *d)
 {
+    const uint32_t alignment = 16;
     int rc = d->lt.preference_create(&d->preference);
+
+    for (int i = LT_PREF_MIN_ALIGNMENT_A; rc == LT_SUCCESS && i <= LT_PREF_MIN_ALIGNMENT_D; i++)
+        rc = d->lt.preference_set(d->preference, i, &alignment, sizeof alignment);
 
     if (rc == LT_SUCCESS)
         rc = d->lt.preference_set(d->preference, LT_PREF_MAX_WORKSPACE_BYTES, &d->workspace_bytes,
@@ -226,6 +237,8 @@ int cuda_dense_prepare(struct cuda_dense *d, const struct cuda_matrix *matrix,
     *p = (struct plan){
         .n_out = matrix->n_out, .n_in = matrix->n_in, .f32 = f32, .bias = matrix->bias != NULL};
     rc = plan_make(d, p);
+    if (rc == LT_SUCCESS)
+        rc = bias_set(&d->lt, p, matrix); /* the library looks at its alignment as well */
     for (uint32_t b = 0; rc == LT_SUCCESS && b <= bucket_index(d->rows_max); b++)
         rc = algo_ask(d, p, b, (uint32_t)BUCKET_MIN << b);
     if (rc == LT_SUCCESS)
@@ -296,9 +309,8 @@ static int run_lt(struct cuda_dense *d, const struct cuda_dense_job *job, void *
         return CUDA_NOT_SUPPORTED;
     d->n_lt++;
     int rc = rows_set(&d->lt, p, job->n_rows);
-    if (rc == LT_SUCCESS && p->bias)
-        rc = d->lt.desc_set(p->desc, LT_DESC_BIAS_POINTER, &job->matrix->bias16,
-                            sizeof job->matrix->bias16);
+    if (rc == LT_SUCCESS)
+        rc = bias_set(&d->lt, p, job->matrix);
     if (rc == LT_SUCCESS)
         rc = multiply(d, p, &p->algo[bucket], job, out, stream);
     if (rc == LT_SUCCESS) {

@@ -37,6 +37,7 @@ struct cublaslt_layout_opaque {
 };
 struct cublaslt_preference_opaque {
     uint64_t workspace_bytes;
+    uint32_t alignment[4]; /* of A, B, C, D; the real one counts on 256 where nothing is said */
 };
 
 static uint64_t refuse_divisor;
@@ -167,6 +168,12 @@ int cublasLtMatmulPreferenceDestroy(cublaslt_preference p)
 int cublasLtMatmulPreferenceSetAttribute(cublaslt_preference p, int attribute, const void *value,
                                          size_t bytes)
 {
+    if (attribute >= LT_PREF_MIN_ALIGNMENT_A && attribute <= LT_PREF_MIN_ALIGNMENT_D) {
+        if (bytes != sizeof(uint32_t))
+            return INVALID;
+        memcpy(&p->alignment[attribute - LT_PREF_MIN_ALIGNMENT_A], value, bytes);
+        return LT_SUCCESS;
+    }
     if (attribute != LT_PREF_MAX_WORKSPACE_BYTES || bytes != sizeof p->workspace_bytes)
         return INVALID;
     memcpy(&p->workspace_bytes, value, bytes);
@@ -202,8 +209,11 @@ int cublasLtMatmulAlgoGetHeuristic(cublaslt_handle h, cublaslt_desc d, cublaslt_
         return INVALID;
     if (p->workspace_bytes < WORKSPACE_NEEDED || a->rows % 8 != 0)
         return LT_NOT_SUPPORTED;
+    if (d->epilogue == LT_EPILOGUE_BIAS && d->bias == NULL)
+        return INVALID;
     results[0] = (struct cublaslt_heuristic){
-        .algo = {{ALGO_MAGIC, out->rows, out->cols, a->rows, (uint64_t)out->type}},
+        .algo = {{ALGO_MAGIC, out->rows, out->cols, a->rows, (uint64_t)out->type,
+                  p->alignment[0] != 0 ? p->alignment[0] : 256}},
         .workspace_bytes = WORKSPACE_NEEDED,
         .state = LT_SUCCESS};
     *n_found = 1;
@@ -269,7 +279,7 @@ int cublasLtMatmul(cublaslt_handle h, cublaslt_desc d, const void *alpha, const 
         c_layout != out_layout || !shapes_fit(d, a_layout, b_layout, out_layout))
         return INVALID;
     if (!algo_fits(algo, a_layout, out_layout) || workspace == NULL ||
-        workspace_bytes < WORKSPACE_NEEDED || pointers % 16 != 0)
+        workspace_bytes < WORKSPACE_NEEDED || pointers % algo->data[5] != 0)
         return LT_NOT_SUPPORTED;
     if (d->epilogue == LT_EPILOGUE_BIAS && d->bias == NULL)
         return INVALID;
