@@ -86,28 +86,37 @@ static void put_answer(const struct chat_template *c, struct chat_sink *s,
 /* ---- SmolLM3 --------------------------------------------------------------------------------- */
 
 /* Words in a system message that are switches; the template takes them out. */
-static const char *const switches[] = {"/no_think", "/think", "/system_override"};
+enum { SWITCH_NO_THINK, SWITCH_THINK, SWITCH_OVERRIDE, N_SWITCHES };
 
-static size_t n_switches(const struct chat_template *c)
+static const char *const switches[N_SWITCHES] = {"/no_think", "/think", "/system_override"};
+
+static bool knows_switch(const struct chat_template *c, size_t i)
 {
-    return c->overrides ? 3 : 2;
+    return i != SWITCH_OVERRIDE || c->overrides;
+}
+
+/* Bytes of the switch at the end of a text; 0: none. */
+static size_t switch_at_end(const struct chat_template *c, struct span s)
+{
+    for (size_t i = 0; i < N_SWITCHES; i++) {
+        const size_t n = strlen(switches[i]);
+
+        if (knows_switch(c, i) && s.len >= n && memcmp(s.data + s.len - n, switches[i], n) == 0)
+            return n;
+    }
+    return 0;
 }
 
 /* Without switches and white space at the end. */
 static struct span instructions_of(const struct chat_template *c, struct span s)
 {
-    size_t before;
+    size_t n;
 
     do {
         s = span_trim_end(s);
-        before = s.len;
-        for (size_t i = 0; i < n_switches(c); i++) {
-            const size_t n = strlen(switches[i]);
-
-            if (s.len >= n && memcmp(s.data + s.len - n, switches[i], n) == 0)
-                s.len -= n;
-        }
-    } while (s.len != before);
+        n = switch_at_end(c, s);
+        s.len -= n;
+    } while (n);
     return s;
 }
 
@@ -116,8 +125,8 @@ static const char *find_switch(const struct chat_template *c, struct span s, siz
 {
     const char *first = NULL;
 
-    for (size_t i = 0; i < n_switches(c); i++) {
-        const char *at = span_find(s, switches[i]);
+    for (size_t i = 0; i < N_SWITCHES; i++) {
+        const char *at = knows_switch(c, i) ? span_find(s, switches[i]) : NULL;
 
         if (!at || (first && at >= first))
             continue;
@@ -144,7 +153,7 @@ static void put_system(const struct chat_template *c, struct chat_sink *s, struc
                        bool thinks)
 {
     const struct span instructions = instructions_of(c, message);
-    const bool alone = c->overrides && span_find(message, "/system_override") != NULL;
+    const bool alone = c->overrides && span_find(message, switches[SWITCH_OVERRIDE]) != NULL;
 
     open_turn(c, s, (struct span){"system", 6});
     if (!alone) {
@@ -165,7 +174,7 @@ static void render_two_modes(const struct chat_template *c, const struct chat_me
 {
     const bool system = n && chat_role_is(&messages[0], "system");
     const struct span message = system ? chat_content(&messages[0], false) : (struct span){"", 0};
-    const bool thinks = span_find(message, "/no_think") == NULL;
+    const bool thinks = span_find(message, switches[SWITCH_NO_THINK]) == NULL;
 
     put_system(c, s, message, thinks);
     for (uint32_t i = system; i < n; i++) {

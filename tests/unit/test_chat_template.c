@@ -125,6 +125,30 @@ static void test_unknown(void **state)
     assert_non_null(strstr(err.text, "tokenizer.chat_template"));
 }
 
+/* Templates render messages of tools, each in a way of its own; ours does not, and says so. */
+static void test_messages_of_tools(void **state)
+{
+    static const char *const templates[] = {
+        "{% if message.role == \"user\" %}{{ '<|im_start|>' + message.role + '\\n' + content + "
+        "'<|im_end|>' }}{% elif message.role == \"tool\" %}{{ '<tool_response>' }}{% endif %}",
+        "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>' + content + '<|eot_id|>' "
+        "}}"
+        "{% if message.role == 'tool' %}{{ 'ipython' }}{% endif %}"};
+    const struct chat_message messages[] = {message("user", "Hi"), message("tool", "42")};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(templates) / sizeof(templates[0]); i++) {
+        struct chat_template c;
+        struct gguf_error err = {""};
+
+        assert_int_equal(open_text(templates[i], &c, &err), 0);
+        assert_int_equal(chat_template_check(&c, messages, 1, &err), 0);
+        assert_int_equal(chat_template_check(&c, messages, 2, &err), -EINVAL);
+        assert_string_equal(err.text,
+                            "message 1, role \"tool\": messages of tools are not supported");
+    }
+}
+
 /* Found by fuzzing: no expression with an answer, marks at the very beginning, no end. */
 static void test_scraps_of_templates(void **state)
 {
@@ -244,6 +268,7 @@ int main(void)
         cmocka_unit_test(test_smollm2),
         cmocka_unit_test(test_plain_chatml),
         cmocka_unit_test(test_unknown),
+        cmocka_unit_test(test_messages_of_tools),
         cmocka_unit_test(test_scraps_of_templates),
         cmocka_unit_test(test_ids),
         cmocka_unit_test(test_ids_of_the_demo_model),
