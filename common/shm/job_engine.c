@@ -15,7 +15,8 @@ void job_engine_raise_epoch(struct job_table *t, uint32_t epoch)
     invariant(epoch > job_engine_last_epoch(t));
     t->epoch = epoch;
     atomic_store_explicit(&segment_header(&t->segment)->epoch, epoch, memory_order_relaxed);
-    /* W2: before asking for the role lock; pairs with W1 in job_table_attach. */
+    /* W2: before asking for the role lock; pairs with W1 in job_table_attach.  As a release it pairs
+     * with W3 in job_worker.c: a worker at work sees the new epoch. */
     atomic_store_explicit(&t->shared->requested_epoch, epoch, memory_order_seq_cst);
     fault_point("job_engine.epoch_raised");
     bell_ring(&t->shared->posted_bell);
@@ -36,6 +37,7 @@ static void set_free(struct job_table *t, uint32_t slot)
     _Atomic uint64_t *word = &t->slots[slot].word;
     uint32_t generation = job_word_generation(atomic_load_explicit(word, memory_order_acquire));
 
+    /* J5, as in job_engine_take; no worker is at work (E2). */
     atomic_store_explicit(word, job_word(JOB_FREE, generation, t->epoch), memory_order_release);
 }
 
@@ -46,6 +48,7 @@ void job_engine_free_all(struct job_table *t)
         fault_point("job_engine.freed_one");
     }
     ring_skip_to_head(&t->done_ring);
+    /* O4 */
     t->overflows_seen = atomic_load_explicit(&t->shared->done_overflow, memory_order_acquire);
     t->scan_next = t->layout.n_slots;
 }
@@ -71,6 +74,7 @@ static void write_fields(struct job_slot *s, const struct job_desc *d)
 
 void job_engine_announce(struct job_table *t, uint32_t slot, uint32_t generation)
 {
+    /* O1: release, pairs with O2 in job_worker.c: the slot was POSTED before (J1). */
     if (!ring_push(&t->posted_ring, job_hint(slot, generation)))
         atomic_fetch_add_explicit(&t->shared->post_overflows, 1, memory_order_release);
     fault_point("job_engine.hinted");
@@ -88,7 +92,7 @@ int job_engine_post(struct job_table *t, uint32_t slot, const struct job_desc *d
     if (!desc_is_valid(t, slot, desc))
         return -EINVAL;
     s = &t->slots[slot];
-    word = atomic_load_explicit(&s->word, memory_order_acquire);
+    word = atomic_load_explicit(&s->word, memory_order_acquire); /* J4, of the job before */
     if (job_word_state(word) != JOB_FREE)
         return -EBUSY;
     gen = job_word_generation(word) + 1;
@@ -134,12 +138,15 @@ enum job_outcome job_engine_take(struct job_table *t, uint32_t slot, uint32_t ge
     if (times != NULL)
         *times = (struct job_times){.start_ns = s->start_ns, .end_ns = s->end_ns};
     fault_point("job_engine.before_free");
+    /* J5: release: whoever sees FREE may write the slot's input, and our reads of its output are
+     * over.  The engine alone acquires it; a device that posts does so in the engine's process. */
     atomic_store_explicit(&s->word, job_word(JOB_FREE, generation, t->epoch), memory_order_release);
     fault_point("job_engine.taken");
     return status == 0 ? JOB_OK : JOB_FAILED;
 }
 
-/* Was an announcement dropped because the ring was full?  Then the slots are scanned. */
+/* Was an announcement dropped because the ring was full?  Then the slots are scanned.
+ * O4: acquire, pairs with O3 in job_worker.c: the done word was there before. */
 static bool announcement_was_lost(const struct job_table *t)
 {
     return atomic_load_explicit(&t->shared->done_overflow, memory_order_acquire) !=
@@ -164,6 +171,7 @@ uint32_t job_engine_poll(struct job_table *t, uint32_t *slots, uint32_t n)
     uint32_t found;
 
     if (announcement_was_lost(t)) {
+        /* O4: one that is counted from here on leads to another scan. */
         t->overflows_seen = atomic_load_explicit(&t->shared->done_overflow, memory_order_acquire);
         t->scan_next = 0;
     }
@@ -211,7 +219,7 @@ bool job_engine_wait(struct engine_page *page, struct job_table *const *tables, 
 enum peer_state job_engine_poll_peer(const struct job_table *t, struct peer *peer, uint64_t now_ns)
 {
     struct job_table_shared *s = t->shared;
-    pid_t pid = (pid_t)atomic_load_explicit(&s->worker_pid, memory_order_acquire);
+    pid_t pid = (pid_t)atomic_load_explicit(&s->worker_pid, memory_order_acquire); /* P1 */
 
     peer_bind(peer, pid, atomic_load_explicit(&s->start_ticks, memory_order_relaxed));
     return peer_poll(peer, now_ns, atomic_load_explicit(&s->alive_ns, memory_order_relaxed));

@@ -260,10 +260,11 @@ static void announce_worker(struct job_table *t)
     atomic_store_explicit(&s->alive_ns, clock_now_ns(), memory_order_relaxed);
     atomic_store_explicit(&s->posted_bell.sleeping, 0, memory_order_relaxed);
     atomic_fetch_add_explicit(&s->attaches, 1, memory_order_relaxed);
+    /* P1: release: whoever acquires the pid sees its start time. */
     atomic_store_explicit(&s->worker_pid, (uint32_t)getpid(), memory_order_release);
     bell_fence();
     t->epoch = atomic_load_explicit(&s->requested_epoch, memory_order_acquire);
-    atomic_store_explicit(&s->acked_epoch, t->epoch, memory_order_release);
+    atomic_store_explicit(&s->acked_epoch, t->epoch, memory_order_release); /* as E3 */
 }
 
 int job_table_attach(struct job_table *t, const char *dir, uint32_t engine_idx, uint32_t worker_idx,
@@ -292,7 +293,7 @@ int job_table_attach(struct job_table *t, const char *dir, uint32_t engine_idx, 
     fault_point("job_table.role_taken");
     announce_worker(t);
     fault_point("job_table.worker_announced");
-    /* Index to head first, then the scan: what is posted in between is found by both. */
+    /* Index to head first, then the scan: what is posted in between is found by both.  O2 */
     t->overflows_seen = atomic_load_explicit(&t->shared->post_overflows, memory_order_acquire);
     ring_skip_to_head(&t->posted_ring);
     fault_point("job_table.ring_skipped");

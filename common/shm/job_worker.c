@@ -15,7 +15,7 @@ static void publish_done(struct job_table *t, uint32_t slot, uint32_t generation
     /* D1: release, pairs with the acquire in job_engine_done_generation (and a device's). */
     atomic_store_explicit(&t->done[slot], generation, memory_order_release);
     fault_point("job_worker.done_word");
-    /* O3: release, pairs with the engine's acquire of the counter: the done word is there. */
+    /* O3: release, pairs with O4 in job_engine.c: the done word is there. */
     if (!ring_push(&t->done_ring, job_hint(slot, generation)))
         atomic_fetch_add_explicit(&t->shared->done_overflow, 1, memory_order_release);
     fault_point("job_worker.announced");
@@ -86,8 +86,8 @@ static bool scan_next(struct job_table *t, struct job *job)
     return false;
 }
 
-/* O2: acquire, pairs with O1, the engine's release when it counts a hint that did not fit: the slot
- * of that job is POSTED before, and the scan finds it. */
+/* O2: acquire, pairs with O1 in job_engine.c: the slot whose hint did not fit is POSTED before, and
+ * the scan finds it. */
 static bool hint_was_lost(const struct job_table *t)
 {
     return atomic_load_explicit(&t->shared->post_overflows, memory_order_acquire) !=
@@ -158,7 +158,7 @@ int job_worker_complete(struct job_table *t, const struct job *job, uint64_t sta
 
 bool job_worker_epoch_raised(const struct job_table *t)
 {
-    /* W3: acquire, pairs with the engine's release of the epoch it asks for. */
+    /* W3: acquire, pairs with W2 in job_engine_raise_epoch. */
     return atomic_load_explicit(&t->shared->requested_epoch, memory_order_acquire) != t->epoch;
 }
 
