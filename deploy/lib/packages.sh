@@ -13,7 +13,7 @@ packages_of() {
             libmsgpack-dev libhwloc-dev libinih-dev libjansson-dev libpcre2-dev ;;
     run) printf '%s\n' supervisor python3 ;;
     fetch) printf '%s\n' python3-pip ca-certificates ;;
-    test) printf '%s\n' libcmocka-dev python3 valgrind ;;
+    test) printf '%s\n' libcmocka-dev python3 valgrind xz-utils ;;
     lint) printf '%s\n' clang-format clang-tidy shellcheck universal-ctags ;;
     fuzz) printf '%s\n' clang ;;
     plot) printf '%s\n' python3-matplotlib ;;
