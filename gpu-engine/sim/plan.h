@@ -81,8 +81,4 @@ double plan_be_tokens_s(const struct plan_case *c);
 void plan_report_table(FILE *out, const struct plan *p);
 int plan_report_json(FILE *out, const struct plan *p);
 
-/* plan_plot.c: draws a JSON file by tests/bench/plot.py ($OMNI_PLOT, or found above this program).
- * 0, or -errno with *err. */
-int plan_plot(const char *json_path, const char *target, struct error *err);
-
 #endif

@@ -2,10 +2,10 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "gpu-engine/sim/commands.h"
 #include "gpu-engine/sim/plan.h"
+#include "gpu-engine/sim/plot.h"
 
 static int write_json(const struct plan *p, FILE *f, const char *path, struct error *err)
 {
@@ -17,19 +17,9 @@ static int write_json(const struct plan *p, FILE *f, const char *path, struct er
     return 0;
 }
 
-/* The drawing reads JSON from a file, whether one was asked for or not. */
-static int draw(const struct plan *p, struct error *err)
+static int write_report(FILE *out, const void *plan)
 {
-    char path[] = "/tmp/omni-plan-XXXXXX";
-    int fd = mkstemp(path);
-
-    if (fd < 0)
-        return error_set(err, -errno, "%s: %s", path, strerror(errno));
-    int rc = write_json(p, fdopen(fd, "w"), path, err);
-    if (rc == 0)
-        rc = plan_plot(path, p->question->plot, err);
-    unlink(path);
-    return rc;
+    return plan_report_json(out, plan);
 }
 
 static int answer(const struct plan_question *q, struct error *err)
@@ -43,7 +33,7 @@ static int answer(const struct plan_question *q, struct error *err)
     if (rc == 0 && q->json != NULL)
         rc = write_json(&plan, fopen(q->json, "we"), q->json, err);
     if (rc == 0 && q->plot != NULL)
-        rc = draw(&plan, err);
+        rc = plot_draw(write_report, &plan, q->plot, err);
     plan_fini(&plan);
     return rc;
 }

@@ -2,7 +2,6 @@
  * was not fitted to. */
 #include <errno.h>
 #include <getopt.h>
-#include <inttypes.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,10 +11,13 @@
 #include "gpu-engine/profile_file.h"
 #include "gpu-engine/sim/bare_device.h"
 #include "gpu-engine/sim/commands.h"
+#include "gpu-engine/sim/plot.h"
+#include "gpu-engine/sim/profile_report.h"
 
 struct options {
     struct omni_config config;
     const char *check; /* --check FILE */
+    const char *plot;  /* --plot FILE */
     bool fresh, json;
 };
 
@@ -30,7 +32,8 @@ static const char usage[] =
     "  --set SECTION.KEY=VALUE any option of it\n"
     "  --fresh                 measure, even if a profile is kept\n"
     "  --check FILE            only say whether FILE is a profile of this model and device\n"
-    "  --json                  as one object (series: what tests/bench/plot.py draws)\n";
+    "  --json                  as one object (panels: what tests/bench/plot.py draws)\n"
+    "  --plot FILE.png         and draws measured beside predicted, module by module\n";
 
 /* ---- Options --------------------------------------------------------------------------------- */
 
@@ -60,6 +63,9 @@ static int take_option(struct options *o, int option, struct error *err)
     case 'j':
         o->json = true;
         return 0;
+    case 'p':
+        o->plot = optarg;
+        return 0;
     default:
         return error_set(err, -EINVAL, "see omni profile --help");
     }
@@ -68,13 +74,11 @@ static int take_option(struct options *o, int option, struct error *err)
 /* The file first, wherever it is named, then the rest over it. */
 static int read_options(struct options *o, int argc, char **argv, struct error *err)
 {
-    static const struct option all[] = {{"config", required_argument, NULL, 'c'},
-                                        {"model", required_argument, NULL, 'm'},
-                                        {"set", required_argument, NULL, 's'},
-                                        {"fresh", no_argument, NULL, 'f'},
-                                        {"check", required_argument, NULL, 'k'},
-                                        {"json", no_argument, NULL, 'j'},
-                                        {NULL, 0, NULL, 0}};
+    static const struct option all[] = {
+        {"config", required_argument, NULL, 'c'}, {"model", required_argument, NULL, 'm'},
+        {"set", required_argument, NULL, 's'},    {"fresh", no_argument, NULL, 'f'},
+        {"check", required_argument, NULL, 'k'},  {"json", no_argument, NULL, 'j'},
+        {"plot", required_argument, NULL, 'p'},   {NULL, 0, NULL, 0}};
     int option, rc = 0;
 
     memset(o, 0, sizeof *o);
@@ -113,8 +117,6 @@ static const struct shape shapes[] = {
 };
 enum { N_SHAPES = sizeof shapes / sizeof *shapes };
 
-static const char *const names[DEVICE_SHAPE_KINDS] = {"dense", "decodes", "chunk", "head", "embed"};
-
 static bool fits(const struct profile_subject *s, const struct shape *shape)
 {
     bool rows = shape->kind == DEVICE_SHAPE_DENSE || shape->kind == DEVICE_SHAPE_CHUNK;
@@ -146,14 +148,8 @@ static double predict(const struct latency_model *m, uint32_t layer, const struc
     return 0;
 }
 
-struct row {
-    const struct shape *shape;
-    uint32_t kind; /* of layer */
-    double measured_ns, predicted_ns;
-};
-
 static int measure(const struct latency_model *m, const struct profile_subject *s, uint32_t kind,
-                   const struct shape *shape, struct row *row, struct error *err)
+                   const struct shape *shape, struct profile_row *row, struct error *err)
 {
     uint32_t layers[LATENCY_LAYERS_MAX] = {0}, n = 0;
 
@@ -163,14 +159,18 @@ static int measure(const struct latency_model *m, const struct profile_subject *
     }
     const struct device_shape asked = {
         .kind = shape->kind, .layers = layers, .n_layers = n, .n = shape->n, .ctx = shape->ctx};
-    *row = (struct row){.shape = shape, .kind = kind, .predicted_ns = predict(m, layers[0], shape)};
+    *row = (struct profile_row){.module = shape->kind,
+                                .kind = kind,
+                                .n = shape->n,
+                                .ctx = shape->ctx,
+                                .predicted_ns = predict(m, layers[0], shape)};
     return profile_measure(s, &asked, &row->measured_ns, err);
 }
 
 /* Every shape that fits, for every kind of layer (the head once).  rows: [LATENCY_KINDS_MAX *
  * N_SHAPES]. */
 static int measure_all(const struct latency_model *m, const struct profile_subject *s,
-                       struct row *rows, uint32_t *n, struct error *err)
+                       struct profile_row *rows, uint32_t *n, struct error *err)
 {
     int rc = 0;
 
@@ -181,74 +181,6 @@ static int measure_all(const struct latency_model *m, const struct profile_subje
         }
     }
     return rc;
-}
-
-/* ---- Output ---------------------------------------------------------------------------------- */
-
-static double accuracy(const struct row *r)
-{
-    return 100 * latency_accuracy(r->predicted_ns, r->measured_ns);
-}
-
-static void print_table(const struct profile *p, const struct row *rows, uint32_t n)
-{
-    double sum = 0;
-
-    printf("model %016" PRIx64 " on %s (%s), %u thread%s: %u layers of %u kind%s\n\n",
-           p->key.model_hash, p->key.device, p->key.variant, p->key.n_threads,
-           p->key.n_threads == 1 ? "" : "s", p->latency.n_layers, p->latency.n_kinds,
-           p->latency.n_kinds == 1 ? "" : "s");
-    printf("%-9s %5s %6s %7s %12s %12s %9s\n", "module", "kind", "n", "context", "measured us",
-           "predicted us", "accuracy");
-    for (uint32_t i = 0; i < n; i++) {
-        const struct row *r = &rows[i];
-        printf("%-9s %5u %6u %7u %12.1f %12.1f %8.1f%%\n", names[r->shape->kind], r->kind,
-               r->shape->n, r->shape->ctx, r->measured_ns / 1e3, r->predicted_ns / 1e3,
-               accuracy(r));
-        sum += accuracy(r);
-    }
-    printf("\nper layer; the head once.  mean accuracy %.1f%% over %u shapes\n",
-           n > 0 ? sum / n : 0, n);
-}
-
-/* Dense time over rows, which is what a plot shows best. */
-static void print_series(const struct row *rows, uint32_t n, bool predicted)
-{
-    printf("{\"name\": \"%s\", \"x\": [", predicted ? "predicted" : "measured");
-    for (uint32_t pass = 0; pass < 2; pass++) {
-        const char *comma = "";
-        for (uint32_t i = 0; i < n; i++) {
-            const struct row *r = &rows[i];
-            if (r->shape->kind != DEVICE_SHAPE_DENSE || r->kind != 0)
-                continue;
-            if (pass == 0)
-                printf("%s%u", comma, r->shape->n);
-            else
-                printf("%s%.2f", comma, (predicted ? r->predicted_ns : r->measured_ns) / 1e3);
-            comma = ", ";
-        }
-        printf(pass == 0 ? "], \"y\": [" : "]}");
-    }
-}
-
-static void print_json(const struct profile *p, const struct row *rows, uint32_t n)
-{
-    printf(
-        "{\"title\": \"Dense time of one layer on %s (%s), %u thread(s)\", \"x_label\": \"rows\", "
-        "\"y_label\": \"us\", \"log_x\": true, \"log_y\": true, \"series\": [",
-        p->key.device, p->key.variant, p->key.n_threads);
-    print_series(rows, n, false);
-    printf(", ");
-    print_series(rows, n, true);
-    printf("], \"model_hash\": \"%016" PRIx64 "\", \"shapes\": [", p->key.model_hash);
-    for (uint32_t i = 0; i < n; i++) {
-        const struct row *r = &rows[i];
-        printf("%s{\"module\": \"%s\", \"kind\": %u, \"n\": %u, \"context\": %u, "
-               "\"measured_us\": %.3f, \"predicted_us\": %.3f, \"accuracy_pct\": %.2f}",
-               i > 0 ? ", " : "", names[r->shape->kind], r->kind, r->shape->n, r->shape->ctx,
-               r->measured_ns / 1e3, r->predicted_ns / 1e3, accuracy(r));
-    }
-    printf("]}\n");
 }
 
 /* ---- The command ----------------------------------------------------------------------------- */
@@ -272,18 +204,20 @@ static int check(const struct options *o, const struct profile_subject *s, struc
 
 static int show(const struct options *o, const struct profile_subject *s, struct error *err)
 {
-    static struct row rows[LATENCY_KINDS_MAX * N_SHAPES];
+    static struct profile_row rows[LATENCY_KINDS_MAX * N_SHAPES];
     struct profile p;
-    uint32_t n = 0;
+    struct profile_report report = {.profile = &p, .rows = rows};
     int rc = profile_obtain(&p, s, o->config.engine_profile_dir,
                             o->fresh || o->config.engine_profile == CONFIG_PROFILE_FRESH, err);
 
     if (rc == 0)
-        rc = measure_all(&p.latency, s, rows, &n, err);
+        rc = measure_all(&p.latency, s, rows, &report.n, err);
     if (rc == 0 && o->json)
-        print_json(&p, rows, n);
+        profile_report_json(stdout, &report);
     else if (rc == 0)
-        print_table(&p, rows, n);
+        profile_report_table(stdout, &report);
+    if (rc == 0 && o->plot != NULL)
+        rc = plot_draw(profile_report_json, &report, o->plot, err);
     return rc;
 }
 

@@ -46,11 +46,28 @@ def test_kept_and_refused(group, folder):
     assert "row_ns=x" not in text_of(path)
 
 
+def test_plot(group):
+    """Drawn where matplotlib is; else, and without the script, said so."""
+    drawn = os.path.join(group.dir, "profile.png")
+    done = group.omni("profile", "--plot", drawn)
+    if done.returncode == 0:
+        with open(drawn, "rb") as file:
+            assert file.read(4) == b"\x89PNG"
+    else:
+        assert "matplotlib" in done.stderr, done.stderr
+    nowhere = group.omni("profile", "--plot", drawn, env=dict(os.environ, OMNI_PLOT="/nowhere/plot.py"))
+    expect(nowhere, 1, "it was not drawn")
+
+
 def test_command(group, folder):
     path = profile_in(folder)
     expect(group.omni("profile"), 0, "mean accuracy")
-    shapes = json.loads(group.omni("profile", "--json").stdout)["shapes"]
-    assert {"dense", "decodes", "chunk", "head"} <= {one["module"] for one in shapes}
+    report = json.loads(group.omni("profile", "--json").stdout)
+    assert {"dense", "decodes", "chunk", "head"} <= {one["module"] for one in report["shapes"]}
+    assert len(report["panels"]) == 4 and all(
+        len(line["x"]) == len(line["y"]) > 1 and line["x"] == sorted(line["x"])
+        for panel in report["panels"] for line in panel["series"]), report["panels"]
+    test_plot(group)
     expect(group.omni("profile", "--check", path), 0, "a profile of this model and device")
     expect(group.omni("profile", "--check", path + ".none"), 1, "No such file")
     other = tiny_model(group.dir, "--seed", "99", name="other.gguf")

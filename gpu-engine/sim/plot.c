@@ -1,12 +1,13 @@
 /* Plots are drawn by the script that draws those of the benchmarks: a program of its own, so that
  * nothing here needs a drawing library. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "gpu-engine/sim/plan.h"
+#include "gpu-engine/sim/plot.h"
 
 enum { PATH_BYTES = 4096 };
 
@@ -28,7 +29,7 @@ static int find_script(char *out, size_t cap)
     return -ENOENT;
 }
 
-int plan_plot(const char *json_path, const char *target, struct error *err)
+static int draw_file(const char *json_path, const char *target, struct error *err)
 {
     char path[PATH_BYTES];
     const char *script = getenv("OMNI_PLOT");
@@ -51,4 +52,31 @@ int plan_plot(const char *json_path, const char *target, struct error *err)
                ? 0
                : error_set(err, -EIO, "--plot %s: it was not drawn (python3 with matplotlib?)",
                            target);
+}
+
+static int write_file(int fd, const char *path, plot_write *write, const void *arg,
+                      struct error *err)
+{
+    FILE *f = fdopen(fd, "w");
+
+    if (f == NULL)
+        return error_set(err, -errno, "%s: %s", path, strerror(errno));
+    int rc = write(f, arg);
+    if (fclose(f) != 0 || rc != 0)
+        return error_set(err, -EIO, "%s cannot be written", path);
+    return 0;
+}
+
+int plot_draw(plot_write *write, const void *arg, const char *target, struct error *err)
+{
+    char path[] = "/tmp/omni-plot-XXXXXX";
+    int fd = mkstemp(path);
+
+    if (fd < 0)
+        return error_set(err, -errno, "%s: %s", path, strerror(errno));
+    int rc = write_file(fd, path, write, arg, err);
+    if (rc == 0)
+        rc = draw_file(path, target, err);
+    unlink(path);
+    return rc;
 }
