@@ -27,6 +27,8 @@ struct control {
     int wake_fd;
     pthread_t thread;
     bool thread_up;
+    /* Words of their own, they publish nothing else: stopping is set by who closes, connected by the
+     * control thread. */
     _Atomic bool stopping, connected;
 
     pthread_mutex_t lock; /* guards the outbox */

@@ -26,7 +26,9 @@ struct host {
     struct held_request *held; /* [max_seqs] of the last introduction; control thread */
     uint64_t identity; /* epoch in messages: changes with every start, whatever became of shm */
     struct bell_shared bell; /* private memory */
-    _Atomic uint32_t events; /* grows with each ring of it */
+    /* Grows with each ring of the bell.  H1: release in host_ring, H2: acquire in host_tick:
+     * what was queued before the ring is seen by the step behind it. */
+    _Atomic uint32_t events;
     uint32_t events_seen;
 };
 

@@ -55,7 +55,9 @@ enum sequence_ask { SEQUENCE_GO_ON, SEQUENCE_ASK_STOP, SEQUENCE_ASK_CANCEL };
 enum sequence_copy { SEQUENCE_COPY_NONE, SEQUENCE_COPY_DEVICE, SEQUENCE_COPY_EXCHANGE };
 
 struct sequence {
-    /* Looked at by both threads at any time; the engine's loops pass over free ones by state. */
+    /* Looked at by both threads at any time; the engine's loops pass over free ones by state.  None
+     * of the three publishes anything but itself: what a sequence is made of goes from the control
+     * thread to the engine's under the table's lock. */
     _Atomic(enum sequence_state) state;
     _Atomic int ask;         /* enum sequence_ask */
     _Atomic uint32_t n_told; /* output tokens sent to the router; written by the engine thread */

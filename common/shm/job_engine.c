@@ -15,8 +15,8 @@ void job_engine_raise_epoch(struct job_table *t, uint32_t epoch)
     invariant(epoch > job_engine_last_epoch(t));
     t->epoch = epoch;
     atomic_store_explicit(&segment_header(&t->segment)->epoch, epoch, memory_order_relaxed);
-    /* W2: before asking for the role lock; pairs with W1 in job_table_attach.  As a release it pairs
-     * with W3 in job_worker.c: a worker at work sees the new epoch. */
+    /* W2: before asking for the role lock; pairs with W1 in job_table_attach.  As a release it
+     * pairs with W3 in job_worker.c: a worker at work sees the new epoch. */
     atomic_store_explicit(&t->shared->requested_epoch, epoch, memory_order_seq_cst);
     fault_point("job_engine.epoch_raised");
     bell_ring(&t->shared->posted_bell);
