@@ -183,6 +183,8 @@ void rig_seq_init(struct rig *r, struct rig_seq *s, const uint32_t *tokens, uint
     s->n_tokens = n;
     s->sampling.top_p = 1;
     s->slot = RIG_ON_DEVICE;
+    s->adjust =
+        (struct device_adjust){.log = s->tokens, .n_prompt = n, .repetition = 1, .n_top = 2};
     assert_true(r->n_free >= RIG_TABLE);
     for (uint32_t i = 0; i < RIG_TABLE; i++)
         s->blocks[i] = r->free_blocks[--r->n_free];
@@ -198,10 +200,8 @@ void rig_add(struct rig *r, struct rig_seq *s, uint32_t n)
                                              .table_stride = RIG_TABLE,
                                              .sample = 1,
                                              .sampling = s->sampling};
-    if (r->ops == &device_cpu) { /* tells how sure it is */
-        s->adjust = (struct device_adjust){.log = s->tokens, .repetition = 1, .n_top = 2};
+    if (s->adjusts || r->ops == &device_cpu) /* which tells how sure it is */
         r->seqs[r->n_seqs].sampling.adjust = &s->adjust;
-    }
     r->members[r->n_seqs++] = s;
 }
 
@@ -218,6 +218,8 @@ void rig_enter(struct rig *r, struct rig_seq *s, uint32_t n)
                                .arena_groups = 1,
                                .sampling = s->sampling};
     memcpy(e->tokens, s->tokens + s->n_kv, n * sizeof *e->tokens);
+    if (s->adjusts)
+        e->sampling.adjust = &s->adjust;
     s->in_slot = true;
     s->n_q = n;
 }
@@ -229,8 +231,9 @@ static void answer(struct rig_seq *s, uint32_t pos, const struct device_token *t
     assert_int_equal(token->error, 0);
     s->answers[pos] =
         (struct rig_answer){.token = token->token, .logprob = token->logprob, .is_there = true};
-    if (token->n_top == 2)
-        s->answers[pos].margin = token->top[0].logprob - token->top[1].logprob;
+    s->answers[pos].n_top = token->n_top;
+    for (uint32_t i = 0; i < token->n_top; i++)
+        s->answers[pos].top[i] = token->top[i];
 }
 
 static void take_offloaded(struct rig *r, const struct device_token *token)

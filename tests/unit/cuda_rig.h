@@ -35,7 +35,8 @@ enum {
 struct rig_answer {
     uint32_t token;
     float logprob;
-    float margin; /* of the best logit over the next: of the reference alone */
+    uint32_t n_top; /* the reference always tells two */
+    struct device_logprob top[2];
     bool is_there;
 };
 
@@ -43,7 +44,8 @@ struct rig_seq {
     uint32_t tokens[RIG_CONTEXT + 1];
     uint32_t n_tokens, n_kv;
     struct device_sampling sampling;
-    struct device_adjust adjust;
+    struct device_adjust adjust; /* used where told so; the reference's always tells two tokens */
+    bool adjusts;
     uint32_t blocks[RIG_TABLE];
     uint32_t slot; /* or RIG_ON_DEVICE */
     struct sequence_ref ref;

@@ -120,7 +120,7 @@ static int take_rows(struct device *d, const struct widths *w)
 
 static int take_sampling(struct device *d)
 {
-    size_t bytes = sampling_scratch(CUDA_LOGIT_ROWS, d->weights->n_vocab, 0);
+    size_t bytes = sampling_scratch(CUDA_LOGIT_ROWS, d->weights->n_vocab, 1);
     int rc = cuda_take_device(d, &d->buffers.sampling, bytes, 1);
 
     if (rc != 0)
@@ -205,7 +205,10 @@ static int take_sweep(struct device *d, struct cuda_sweep *s)
     s->layers = calloc(d->n_layers, sizeof *s->layers);
     s->picked = calloc(picked, sizeof *s->picked);
     s->out = calloc(d->output_room + 1, sizeof *s->out);
-    return s->out_source == NULL || s->layers == NULL || s->picked == NULL || s->out == NULL
+    s->n_top = calloc(d->output_room + 1, sizeof *s->n_top);
+    s->top = calloc(d->output_room + 1, DEVICE_TOP_MAX * sizeof *s->top);
+    return s->out_source == NULL || s->layers == NULL || s->picked == NULL || s->out == NULL ||
+                   s->top == NULL || s->n_top == NULL
                ? -ENOMEM
                : 0;
 }

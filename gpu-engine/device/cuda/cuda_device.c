@@ -109,6 +109,8 @@ static int open_all(struct device *d)
     if (rc == 0)
         rc = cuda_buffers_take(d);
     if (rc == 0)
+        rc = cuda_adjusts_open(d);
+    if (rc == 0)
         rc = cuda_copies_open(d);
     if (rc == 0)
         rc = cuda_pool_take(d);
@@ -132,6 +134,8 @@ static void cuda_close(struct device *d)
         free(d->sweeps[i].layers);
         free(d->sweeps[i].picked);
         free(d->sweeps[i].out);
+        free(d->sweeps[i].top);
+        free(d->sweeps[i].n_top);
     }
     if (d->stream != NULL)
         CUDA_NOTE(cudaStreamDestroy(d->stream));
@@ -171,6 +175,7 @@ static void cuda_caps(const struct device *d, struct device_caps *out)
                                 .n_ranks = d->geometry->n_ranks,
                                 .two_batch = 1,
                                 .waits = 1,
+                                .adjusts = 1,
                                 .picks_on_device = 1};
 }
 
@@ -197,8 +202,10 @@ static int queue(struct device *d, struct cuda_sweep *s, const struct cuda_shape
         if (rc != 0)
             return rc;
     }
-    CUDA_TRY(cudaMemcpyAsync(s->log, d->log, s->offloads ? d->log_at.bytes : d->log_at.plain_bytes,
-                             cudaMemcpyDeviceToHost, d->stream));
+    size_t log_bytes = s->adjusts    ? d->log_at.bytes
+                       : s->offloads ? d->log_at.offload_bytes
+                                     : d->log_at.plain_bytes;
+    CUDA_TRY(cudaMemcpyAsync(s->log, d->log, log_bytes, cudaMemcpyDeviceToHost, d->stream));
     CUDA_TRY(cudaLaunchHostFunc(d->stream, sweep_ended, d));
     return 0;
 }

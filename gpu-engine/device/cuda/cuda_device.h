@@ -18,6 +18,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "gpu-engine/device/cuda/cuda_adjust.h"
 #include "gpu-engine/device/cuda/cuda_buffers.h"
 #include "gpu-engine/device/cuda/cuda_clock.h"
 #include "gpu-engine/device/cuda/cuda_copy.h"
@@ -43,14 +44,16 @@ struct cuda_sweep {
     uint64_t seq, submitted_ns;
     uint8_t *frame; /* pinned */
     uint8_t *log;   /* pinned */
-    bool offloads, two;
+    bool offloads, two, adjusts;
     uint32_t n_enter, n_enter_rows, n_rows[SWEEP_BATCHES];
     uint32_t n_out;       /* sampled common rows ... */
+    uint32_t *n_top;      /* [output_room] alternatives of each output */
     uint32_t *out_source; /* ... and which sequences they are of, in the order of the log */
     struct device_done done;
     struct device_layer_log *layers;
     uint32_t *picked;
     struct device_token *out;
+    struct device_logprob *top; /* DEVICE_TOP_MAX for each of out */
 };
 
 struct cuda_graph {
@@ -92,6 +95,7 @@ struct device {
     _Atomic uint64_t n_ended;       /* CUDA's thread */
     int error;                      /* of a launch or a sweep: nothing runs any more */
     struct cuda_slots slots;
+    struct cuda_adjusts adjusts;
     struct cuda_copies copies;
 };
 

@@ -31,6 +31,7 @@ struct cuda_shape {
     uint32_t enters, leaves;
     uint32_t ctx_max; /* no decode sees more tokens */
     bool offloads;    /* rows may enter, return, leave */
+    bool adjusts;     /* logits may be changed, alternatives told */
     bool counted;     /* how many rows batch A has is read on the device */
 };
 

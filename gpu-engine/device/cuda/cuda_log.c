@@ -25,5 +25,7 @@ void cuda_log_place(struct cuda_log *log, void *base, const struct cuda_log_size
     log->pick = take(base, &at, s->n_layers, sizeof *log->pick);
     log->out_slot = take(base, &at, s->returned_max, sizeof *log->out_slot);
     log->picked = take(base, &at, (size_t)s->n_layers * s->returned_max, sizeof *log->picked);
+    log->offload_bytes = at;
+    log->top = take(base, &at, (size_t)s->outputs_max * SAMPLING_TOP_MAX, sizeof *log->top);
     log->bytes = at;
 }

@@ -2,13 +2,15 @@
  * memory; one copy at the sweep's end brings it to pinned memory, where the engine thread replays it.
  *
  *   start, head, end | stamps [layers] | tokens, logprobs [outputs] | n_outputs [groups] |
- *   picks [layers] | out_slot [returned] | picked [layers][returned]
+ *   picks [layers] | out_slot [returned] | picked [layers][returned] |
+ *   top [outputs][SAMPLING_TOP_MAX]
  *
- * A sweep without offloaded rows needs no copy of the last line.  Times are the GPU's clock. */
+ * A sweep without offloaded rows, or without alternatives, needs no copy of what only these have.  Times are the GPU's clock. */
 #ifndef OMNI_GPU_ENGINE_DEVICE_CUDA_CUDA_LOG_H
 #define OMNI_GPU_ENGINE_DEVICE_CUDA_CUDA_LOG_H
 
 #include "gpu-engine/device/cuda/pick_step.h"
+#include "gpu-engine/device/cuda/sampling.h"
 
 /* Of a layer; those of batch B are 0 in a sweep with one batch. */
 enum cuda_stamp {
@@ -29,7 +31,9 @@ struct cuda_log {
     size_t plain_bytes; /* up to here */
     struct pick_log *pick;
     uint32_t *out_slot;
-    uint32_t *picked; /* [layers][returned_max] */
+    uint32_t *picked;     /* [layers][returned_max] */
+    size_t offload_bytes; /* up to here */
+    struct sampling_top *top;
     size_t bytes;
 };
 

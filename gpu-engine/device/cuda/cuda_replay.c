@@ -63,6 +63,17 @@ static void tell_offloaded(const struct device *d, struct device_token *out, uin
     out->n_ridden = from->n_ridden;
     out->n_parked = from->n_parked;
     out->error = from->error;
+    out->n_top = from->n_top;
+}
+
+static void tell_alternatives(struct cuda_sweep *s, const struct cuda_log *log, uint32_t i)
+{
+    const struct sampling_top *from = log->top + (size_t)i * SAMPLING_TOP_MAX;
+    struct device_logprob *to = s->top + (size_t)i * DEVICE_TOP_MAX;
+
+    for (uint32_t k = 0; k < s->out[i].n_top; k++)
+        to[k] = (struct device_logprob){.token = from[k].token, .logprob = from[k].logprob};
+    s->out[i].top = to;
 }
 
 static void tell_tokens(const struct device *d, struct cuda_sweep *s, const struct cuda_log *log)
@@ -76,10 +87,14 @@ static void tell_tokens(const struct device *d, struct cuda_sweep *s, const stru
         struct device_token *out = &s->out[i];
 
         *out = (struct device_token){.token = log->tokens[i], .logprob = log->logprobs[i]};
-        if (i < s->n_out)
+        if (i < s->n_out) {
             out->source = s->out_source[i];
-        else
+            out->n_top = s->n_top[i];
+        } else {
             tell_offloaded(d, out, log->out_slot[i - s->n_out]);
+        }
+        if (s->adjusts)
+            tell_alternatives(s, log, i);
     }
     s->done.n_out = n;
 }

@@ -243,12 +243,20 @@ uint32_t cuda_slots_next_generation(struct cuda_slots *s, uint32_t slot)
     return s->exchange->ops->generation(s->exchange, slot) + 1;
 }
 
+/* Its row is not under way any more. */
+static void slot_forget(struct cuda_slots *s, uint32_t slot)
+{
+    s->mirror[slot].state.state = PICK_SLOT_FREE;
+    s->n_jobs_out--;
+    s->n_adjusts -= s->mirror[slot].adjusts;
+}
+
 void cuda_slots_leave(struct cuda_slots *s, uint32_t slot)
 {
-    struct pick_slot *state = &s->mirror[slot].state;
+    const struct pick_slot *state = &s->mirror[slot].state;
 
-    s->n_jobs_out -= state->state == PICK_SLOT_POSTED;
-    state->state = PICK_SLOT_FREE;
+    if (state->state == PICK_SLOT_POSTED)
+        slot_forget(s, slot);
 }
 
 void cuda_slots_enter(struct cuda_slots *s, const struct device_enter *e, uint32_t generation,
@@ -260,8 +268,12 @@ void cuda_slots_enter(struct cuda_slots *s, const struct device_enter *e, uint32
     *slot = (struct cuda_slot){.state = {.generation = generation,
                                          .age = sweep,
                                          .state = PICK_SLOT_POSTED,
-                                         .n_q = (uint16_t)e->n_q}};
+                                         .n_q = (uint16_t)e->n_q},
+                               .adjusts = e->sampling.adjust != NULL};
+    if (slot->adjusts)
+        slot->n_top = e->sampling.adjust->n_top;
     s->n_jobs_out++;
+    s->n_adjusts += slot->adjusts;
     exchange_rouse(s->exchange, e->slot / s->exchange->slots_per_worker);
 }
 
@@ -275,8 +287,7 @@ static void slot_end(struct cuda_slots *s, uint32_t slot, uint32_t generation)
     pthread_mutex_unlock(&s->exchange_lock);
     if (rc != 0)
         s->mirror[slot].error = rc;
-    s->mirror[slot].state.state = PICK_SLOT_FREE;
-    s->n_jobs_out--;
+    slot_forget(s, slot);
 }
 
 bool cuda_slots_picked(struct cuda_slots *s, uint32_t slot, uint64_t sweep, bool failed,

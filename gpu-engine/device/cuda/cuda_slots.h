@@ -25,6 +25,8 @@ struct cuda_slot {
     struct pick_slot state;
     uint32_t n_ridden, n_parked; /* jobs of the token in work */
     int error;                   /* of one of these jobs */
+    bool adjusts;                /* its token's logits are changed, or ... */
+    uint32_t n_top;              /* ... so many alternatives told */
 };
 
 struct cuda_slots {
@@ -33,6 +35,7 @@ struct cuda_slots {
     struct cuda_slot *mirror; /* [n_slots] */
     uint32_t *done;           /* [n_slots] scratch of a look */
     uint32_t n_jobs_out;
+    uint32_t n_adjusts;                /* rows whose job is out, and that have adjustments */
     void *registered[64];              /* [workers] what was pinned */
     struct cuda_jobs jobs;             /* for the kernels; its arrays are device_words */
     const uint32_t *const *done_words; /* [workers] on the GPU, as all three of jobs */

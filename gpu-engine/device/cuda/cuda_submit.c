@@ -19,6 +19,14 @@ static bool seq_fits(const struct device *d, const struct device_seq *q)
            (uint64_t)q->pos + q->n_rows <= d->config.context_max;
 }
 
+/* A log that the host does not have yet cannot be counted. */
+static int seq_adjust_check(const struct device_seq *q)
+{
+    bool previous = (q->tokens[q->n_rows - 1] & DEVICE_TOKEN_PREVIOUS) != 0;
+
+    return q->sampling.adjust != NULL && previous ? -ENOTSUP : cuda_adjust_check(&q->sampling);
+}
+
 static int batches_check(const struct device *d, const struct device_sweep *in)
 {
     uint64_t n_rows = 0, n_seqs = 0;
@@ -29,7 +37,7 @@ static int batches_check(const struct device *d, const struct device_sweep *in)
 
             if (!seq_fits(d, q))
                 return -EINVAL;
-            if (q->in_host || (q->sample && q->sampling.adjust != NULL))
+            if (q->in_host || (q->sample && seq_adjust_check(q) != 0))
                 return -ENOTSUP;
             n_rows += q->n_rows;
         }
@@ -48,7 +56,7 @@ static int enters_check(const struct device *d, const struct device_sweep *in)
         if (e->slot >= d->n_slots || e->n_q == 0 || e->n_q > d->n_q_max ||
             (uint64_t)e->pos + e->n_q > d->config.context_max)
             return -EINVAL;
-        if (e->sampling.adjust != NULL)
+        if (cuda_adjust_check(&e->sampling) != 0)
             return -ENOTSUP;
         n_rows += e->n_q;
     }
@@ -130,7 +138,8 @@ static const struct cuda_graph *shape_choose(struct device *d, const struct cuda
     uint32_t returned = s->offloads ? larger(s->n_enter_rows, returned_most(d, in)) : 0;
     uint32_t rows = larger(a->rows + returned, 1);
 
-    if (a->chunks == 0 && shape->batch[1].rows == 0)
+    shape->adjusts = s->adjusts;
+    if (a->chunks == 0 && shape->batch[1].rows == 0 && !s->adjusts)
         graph = cuda_graph_find(d, rows, shape->ctx_max, s->offloads);
     if (graph != NULL) {
         cuda_graph_shape(d, graph, shape);
@@ -146,16 +155,6 @@ static const struct cuda_graph *shape_choose(struct device *d, const struct cuda
 }
 
 /* ---- Its contents -------------------------------------------------------------------------------- */
-
-static struct sampling_row how_of(const struct device_sampling *s, uint32_t pos)
-{
-    return (struct sampling_row){.seed = s->seed,
-                                 .pos = pos,
-                                 .temperature = s->temperature,
-                                 .top_p = s->top_p,
-                                 .min_p = s->min_p,
-                                 .top_k = s->top_k};
-}
 
 /* Where the next sequence of a batch goes. */
 struct place {
@@ -186,6 +185,7 @@ static void put_batch(struct device *d, const struct device_batch *in,
                       uint32_t residual, struct cuda_sweep *s, uint32_t source)
 {
     struct place decode = {.frame = f, .residual = residual}, chunk = decode;
+    size_t first_area = (size_t)(s - d->sweeps) * d->config.seqs_max;
     uint32_t n_out = 0;
 
     for (uint32_t i = 0; i < in->n_seqs; i++)
@@ -208,7 +208,9 @@ static void put_batch(struct device *d, const struct device_batch *in,
         if (q->sample == 0)
             continue;
         f->out_row[n_out] = at->row - 1;
-        f->out_how[n_out++] = how_of(&q->sampling, q->pos + q->n_rows);
+        s->n_top[s->n_out] = q->sampling.adjust != NULL ? q->sampling.adjust->n_top : 0;
+        f->out_how[n_out++] = cuda_adjust_row(d, &d->adjusts.rows, first_area + s->n_out,
+                                              &q->sampling, q->pos + q->n_rows);
         s->out_source[s->n_out++] = source + i;
     }
     for (uint32_t i = decode.table; i < shape->decodes; i++)
@@ -225,13 +227,15 @@ static void put_enters(struct device *d, const struct device_sweep *in, struct c
         const struct device_enter *e = &in->enter[i];
         uint32_t generation = cuda_slots_next_generation(&d->slots, e->slot);
 
-        f->enter[i] = (struct sweep_enter){.owner = {.seq_idx = e->seq_idx,
-                                                     .seq_gen = e->seq_generation,
-                                                     .pos = e->pos,
-                                                     .n_q = e->n_q},
-                                           .sampling = how_of(&e->sampling, e->pos + e->n_q),
-                                           .slot = e->slot,
-                                           .generation = generation};
+        f->enter[i] =
+            (struct sweep_enter){.owner = {.seq_idx = e->seq_idx,
+                                           .seq_gen = e->seq_generation,
+                                           .pos = e->pos,
+                                           .n_q = e->n_q},
+                                 .sampling = cuda_adjust_row(d, &d->adjusts.slots, e->slot,
+                                                             &e->sampling, e->pos + e->n_q),
+                                 .slot = e->slot,
+                                 .generation = generation};
         cuda_slots_enter(&d->slots, e, generation, in->seq);
         for (uint32_t q = 0; q < e->n_q; q++, row++) {
             f->batch[0].token[row] = e->tokens[q];
@@ -278,6 +282,20 @@ static void put_head(struct device *d, const struct device_sweep *in, struct cud
                                    .n_out = {s->n_out - n_out_b, n_out_b}};
 }
 
+/* Of a row that may be sampled in this sweep. */
+static bool any_adjusts(const struct device *d, const struct device_sweep *in)
+{
+    bool any = d->slots.n_adjusts > 0;
+
+    for (int b = 0; b < DEVICE_BATCHES; b++) {
+        for (uint32_t i = 0; i < in->batch[b].n_seqs; i++)
+            any |= in->batch[b].seqs[i].sample && in->batch[b].seqs[i].sampling.adjust != NULL;
+    }
+    for (uint32_t i = 0; i < in->n_enter; i++)
+        any |= in->enter[i].sampling.adjust != NULL;
+    return any;
+}
+
 /* What is known before the shape. */
 static void sweep_begin_fill(struct device *d, struct cuda_sweep *s, const struct device_sweep *in,
                              struct cuda_shape *shape)
@@ -295,6 +313,7 @@ static void sweep_begin_fill(struct device *d, struct cuda_sweep *s, const struc
     }
     for (uint32_t i = 0; i < in->n_leave; i++)
         cuda_slots_leave(&d->slots, in->leave[i]);
+    s->adjusts = any_adjusts(d, in);
     s->offloads = in->n_enter > 0 || in->n_leave > 0 || may_return(d);
 }
 

@@ -357,14 +357,17 @@ static int draw(struct launch *k, uint32_t group, uint32_t n)
 {
     struct device *d = k->d;
     uint32_t first = group * CUDA_LOGIT_ROWS;
-    const struct sampling a = {.tokens = d->log_at.tokens + first,
-                               .logprobs = d->log_at.logprobs + first,
-                               .logits = d->buffers.logits,
-                               .row = d->buffers.out_row + first,
-                               .rows = {.n = n, .n_live = d->log_at.n_outputs + group},
-                               .n_vocab = d->weights->n_vocab,
-                               .scratch = d->buffers.sampling,
-                               .scratch_rows = CUDA_LOGIT_ROWS};
+    const struct sampling a = {
+        .tokens = d->log_at.tokens + first,
+        .logprobs = d->log_at.logprobs + first,
+        .logits = d->buffers.logits,
+        .row = d->buffers.out_row + first,
+        .rows = {.n = n, .n_live = d->log_at.n_outputs + group},
+        .n_vocab = d->weights->n_vocab,
+        .scratch = d->buffers.sampling,
+        .adjusts = k->shape->adjusts,
+        .top = k->shape->adjusts ? d->log_at.top + (size_t)first * SAMPLING_TOP_MAX : NULL,
+        .scratch_rows = CUDA_LOGIT_ROWS};
     int rc = product(k, &d->weights->head, CUDA_DENSE_F32, n,
                      d->buffers.head_in + (size_t)first * d->weights->n_embd, d->buffers.logits);
 
