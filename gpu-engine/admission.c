@@ -211,6 +211,7 @@ static void fill_view(struct engine *e, struct admission_snapshot *s, uint32_t n
                                     .deadlines = (enum objective_deadlines)c->slo_deadlines,
                                     .now_ns = s->free_at_ns > now ? s->free_at_ns : now,
                                     .be_ns = s->be_ns,
+                                    .be_busy_ns = s->be_busy_ns,
                                     .sweep_most_ns = s->sweep_most_ns,
                                     .be_least_ns = s->be_least_ns,
                                     .seqs = s->seqs,

@@ -42,7 +42,7 @@ struct admission_snapshot {
     uint64_t free_at_ns; /* end of the sweep in flight, as predicted; 0: none is */
     bool priced;         /* latency is valid */
     struct latency_model latency;
-    double be_ns, sweep_most_ns, be_least_ns;
+    double be_ns, be_busy_ns, sweep_most_ns, be_least_ns;
     struct lengths lengths;
     struct objective_window window;
     uint32_t n_on_budget; /* of seqs, admitted though predicted late */
@@ -75,6 +75,7 @@ struct admission {
     /* engine thread */
     uint64_t n_arrived;
     double be_ns, be_forced_ns, sweep_most_ns; /* falling maxima ... */
+    double be_busy_ns;                         /* ... of sweeps that leave prompts waiting ... */
     double be_least_ns;                        /* ... and a rising minimum */
     struct lengths lengths;
     struct objective_window window;

@@ -100,6 +100,23 @@ static struct ls_part look_at_ls(const struct engine *e)
     return part;
 }
 
+/* Latency-sensitive prompts that the sweep does not finish. */
+static bool leaves_prompts(const struct engine *e)
+{
+    const struct sched_decision *d = &e->decide.decision;
+    uint32_t n = 0, n_done = 0;
+
+    for (uint32_t i = 0; i < e->decide.n_live; i++) {
+        const struct sequence *s = &e->sequences.all[e->decide.order[i]];
+        n += s->latency_sensitive && sequence_n_output(s) == 0;
+    }
+    for (uint32_t i = 0; i < d->n_seqs; i++) {
+        const struct sched_seq *s = &e->decide.seqs[d->rows[i].seq];
+        n_done += s->latency_sensitive && !s->has_output && d->rows[i].n_rows == sched_todo(s);
+    }
+    return n_done < n;
+}
+
 /* Best effort that would starve gets rows even in a sweep that is full: beyond the budget, with policies
  * that heed it; with others what it got in the fullest of the last sweeps. */
 static void note_best_effort(struct engine *e)
@@ -111,6 +128,8 @@ static void note_best_effort(struct engine *e)
     if (e->decide.policy->heeds_gaps)
         forced = fmax(0, total - fmax(ls.ns, ls.budget_ns));
     a->be_ns = fmax(be, a->be_ns * be_fades);
+    if (leaves_prompts(e))
+        a->be_busy_ns = fmax(be, a->be_busy_ns * be_fades);
     a->be_least_ns = fmin(be, fmax(a->be_least_ns * be_rises, NS_PER_US));
     a->be_forced_ns = fmax(forced, a->be_forced_ns * be_fades);
     a->sweep_most_ns = fmax(total, a->sweep_most_ns * be_fades);
@@ -133,6 +152,7 @@ void admission_publish(struct engine *e)
     s->n_arrived = a->n_arrived;
     s->free_at_ns = s->priced && e->in_flight ? now + (uint64_t)e->batch.predicted.total_ns : 0;
     s->be_ns = a->be_ns;
+    s->be_busy_ns = fmin(a->be_ns, a->be_busy_ns);
     s->sweep_most_ns = a->sweep_most_ns;
     s->be_least_ns = fmax(a->be_least_ns, a->be_forced_ns);
     s->lengths = a->lengths;

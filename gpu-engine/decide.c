@@ -7,6 +7,7 @@
 #include "common/base/clock.h"
 #include "common/base/invariant.h"
 #include "gpu-engine/ending.h"
+#include "gpu-engine/foresight.h"
 #include "gpu-engine/kv.h"
 
 /* Prefixes are looked up for so many waiting sequences, the next ones to begin: it costs a hash of
@@ -264,6 +265,7 @@ void decide_sweep(struct engine *e)
                                 .n_free_blocks = e->pool.n_free,
                                 .n_copies = e->n_copies,
                                 .returned_rows = e->returned_rows,
+                                .sure_share = foresight_sure_share(e),
                                 .be_starved = d->decision.be_starved,
                                 .be_stuck = d->decision.be_stuck};
 

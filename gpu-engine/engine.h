@@ -207,6 +207,7 @@ struct engine {
     uint64_t sweep; /* number of the last one submitted */
     struct latency_model latency;
     struct accuracy accuracy;
+    struct accuracy kept; /* predicted / measured, at most 1, of sweeps with common rows */
     /* By kind of sweep.  Shares of jobs: of those posted, back before the output projection; of those
      * that were out when the sweep began, back by then.  And ns that was waited. */
     struct latency_window ride[ENGINE_SWEEP_KINDS], late[ENGINE_SWEEP_KINDS],

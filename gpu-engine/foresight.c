@@ -9,6 +9,13 @@
 /* Sweeps that the average of returned rows goes back to: about a token's time at a worker. */
 enum { AVERAGE_OVER = 16 };
 
+/* Of single token gaps so many are to be within the objective. */
+static const double sure_of = 0.995;
+/* Predictions that miss by more than this tell of a machine that others disturb; to leave them more room
+ * would idle the device in most sweeps for the sake of a few. */
+static const double least_sure_share = 0.8;
+enum { SURE_AFTER = 200 }; /* sweeps; below, a share of 0.995 is that of the worst one */
+
 /* ---- Before the sweep ------------------------------------------------------------------------ */
 
 static_assert(sizeof(struct device_offloaded) == sizeof(struct latency_offloaded),
@@ -197,6 +204,8 @@ void foresight_observe(struct engine *e, const struct device_done *done)
     sweep_log_measured(&e->sweep_log, &outcome);
     if (e->latency.head.n > 0)
         accuracy_add(&e->accuracy, latency_accuracy(predicted_ns, measured.total_ns + waited_ns));
+    if ((b->kind & ENGINE_SWEEP_COMMON) != 0 && measured.total_ns > 0)
+        accuracy_add(&e->kept, predicted_ns / (measured.total_ns + waited_ns));
     learn_shares(e, done->n_posted, &r);
     if ((b->kind & ENGINE_SWEEP_WAITS) != 0)
         latency_window_take(&e->waited[b->kind], waited_ns);
@@ -204,6 +213,13 @@ void foresight_observe(struct engine *e, const struct device_done *done)
     engine_count(e, ENGINE_STAT_WAITED_US, (uint64_t)(waited_ns / NS_PER_US));
     engine_count(e, ENGINE_STAT_SWEEPS_TWO, (b->kind & ENGINE_SWEEP_TWO) != 0);
     stats_set(&e->stats, ENGINE_STAT_PREDICTED_US, (uint64_t)(predicted_ns / NS_PER_US));
+}
+
+double foresight_sure_share(const struct engine *e)
+{
+    if (e->kept.n < SURE_AFTER)
+        return 0;
+    return fmax(least_sure_share, accuracy_reached_by(&e->kept, sure_of));
 }
 
 /* Workers measure their reading, the exchange how soon they begin; what else a job costs is in the

@@ -14,6 +14,10 @@ void foresight_predict(struct engine *e);
 /* Takes in what the sweep's log says; once per sweep, before e->batch changes. */
 void foresight_observe(struct engine *e, const struct device_done *done);
 
+/* Share of an objective that a sweep may be predicted to take so that nearly all sweeps keep it, by
+ * the last ones with common rows; 0 = too few of them. */
+double foresight_sure_share(const struct engine *e);
+
 /* Statistics, and the read rates of the workers; on the heartbeat. */
 void foresight_report(struct engine *e);
 

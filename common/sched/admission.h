@@ -10,7 +10,8 @@
  *
  * It fits if it and every admitted request that would be in time without it stay in time, and if
  * there is KV for all of them: prompt and predicted output.  Best effort yields blocks, so that its
- * blocks count as free; time it fills up as it did in the last sweeps (be_ns).  A part of the time to
+ * blocks count as free; time it fills up as it did in the last sweeps, of those that leave prompts
+ * waiting apart from the others.  A part of the time to
  * the first token is left for what predictions miss: a queue that is full to the brink would turn
  * each small error into a late request.
  *
@@ -36,6 +37,7 @@ struct admission_view {
     /* What best effort adds: to a sweep that has room, up to one of sweep_most_ns; to every sweep,
      * since some of it is not to starve. */
     double be_ns, sweep_most_ns, be_least_ns;
+    double be_busy_ns; /* what it adds to a sweep that leaves prompts waiting, in place of be_ns */
     const struct sched_seq *seqs; /* latency-sensitive ones, oldest first; n_rest as predicted */
     const struct objective_past *past; /* of each */
     uint32_t n_seqs;

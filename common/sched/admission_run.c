@@ -162,14 +162,14 @@ static double tightest_ns(const struct admission_run *r)
 }
 
 /* Best effort fills sweeps up, but makes none longer than those that it filled. */
-static double with_best_effort(const struct admission_run *r, double ns)
+static double with_best_effort(const struct admission_run *r, double ns, bool busy)
 {
     const struct admission_view *v = r->view;
     double most = v->sweep_most_ns;
 
     if (v->policy->heeds_gaps)
         most = fmin(most, tightest_ns(r));
-    return fmax(ns + v->be_least_ns, fmin(ns + v->be_ns, most));
+    return fmax(ns + v->be_least_ns, fmin(ns + (busy ? v->be_busy_ns : v->be_ns), most));
 }
 
 static void end(struct admission_run *r, struct sched_seq *s)
@@ -227,6 +227,18 @@ static void give_rows(struct admission_run *r, uint32_t i, uint32_t n)
         sample(r, i, was_prompt);
 }
 
+/* Will prompts wait when the sweep is over? */
+static bool leaves_prompts(const struct admission_run *r, const struct sched_decision *d)
+{
+    uint32_t n_done = 0;
+
+    for (uint32_t i = 0; i < d->n_seqs; i++) {
+        const struct sched_seq *s = &r->seqs[d->rows[i].seq];
+        n_done += !sched_is_decode(s) && d->rows[i].n_rows == sched_todo(s);
+    }
+    return n_done < r->n_prompts;
+}
+
 bool admission_run_sweep(struct admission_run *r, struct sched_decision *d)
 {
     struct sched_state state = {.limits = r->view->limits,
@@ -241,7 +253,7 @@ bool admission_run_sweep(struct admission_run *r, struct sched_decision *d)
     r->view->policy->decide(&state, d);
     if (d->n_seqs == 0)
         return false;
-    r->now_ns += (uint64_t)with_best_effort(r, (double)d->predicted_ns);
+    r->now_ns += (uint64_t)with_best_effort(r, (double)d->predicted_ns, leaves_prompts(r, d));
     for (uint32_t i = 0; i < d->n_seqs; i++)
         give_rows(r, d->rows[i].seq, d->rows[i].n_rows);
     return true;
@@ -257,7 +269,7 @@ static double gap_ns(const struct admission_run *r, uint32_t n)
         if (is_live(s))
             price_add(&r->price, &load, s->n_kv + (n < s->n_rest ? n : s->n_rest) / 2, 1, true);
     }
-    return with_best_effort(r, price_ns(&r->price, &load));
+    return with_best_effort(r, price_ns(&r->price, &load), false);
 }
 
 double admission_run_widest_gap_ns(const struct admission_run *r)
@@ -269,7 +281,7 @@ double admission_run_widest_gap_ns(const struct admission_run *r)
         if (is_live(s))
             price_add(&r->price, &load, s->n_kv + s->n_todo - 1 + s->n_rest, 1, true);
     }
-    return with_best_effort(r, price_ns(&r->price, &load));
+    return with_best_effort(r, price_ns(&r->price, &load), false);
 }
 
 void admission_run_jump(struct admission_run *r)

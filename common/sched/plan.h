@@ -189,6 +189,9 @@ struct plan_worth {
 void plan_be_chunks_by_stairs(struct plan *p, double budget_ns, uint32_t keep,
                               const struct plan_worth *worth);
 
+/* The dense staircase of the kind that most layers are of; NULL without a model. */
+const struct latency_stairs *plan_stairs(const struct plan *p);
+
 /* Idle residents, at most n. */
 void plan_enters(struct plan *p, uint32_t n);
 

@@ -91,11 +91,13 @@ static uint32_t largest_within(const struct plan *p, const struct candidates *c,
     return low;
 }
 
-/* The staircase of the kind that most layers are of. */
-static const struct latency_stairs *main_stairs(const struct latency_model *m)
+const struct latency_stairs *plan_stairs(const struct plan *p)
 {
+    const struct latency_model *m = p->price.m;
     uint32_t best = 0;
 
+    if (m == NULL || m->n_kinds == 0)
+        return NULL;
     for (uint32_t k = 1; k < m->n_kinds; k++)
         best = m->n_of[k] > m->n_of[best] ? k : best;
     return &m->kind[best].dense;
@@ -116,7 +118,7 @@ static uint32_t best_step(const struct plan *p, const struct candidates *c,
                           const struct plan_worth *worth, double there, uint32_t largest,
                           uint32_t best)
 {
-    const struct latency_stairs *s = main_stairs(p->price.m);
+    const struct latency_stairs *s = plan_stairs(p);
     double best_worth = worth_with(p, c, worth, best);
 
     for (uint32_t i = s->n; i-- > 0;) {
@@ -140,7 +142,7 @@ static uint32_t best_size(const struct plan *p, const struct candidates *c, uint
 {
     uint32_t best = largest;
 
-    if (largest == 0 || p->price.m == NULL || p->price.m->n_kinds == 0)
+    if (largest == 0 || plan_stairs(p) == NULL)
         return largest;
     best =
         best_step(p, c, worth, p->d->load.n_rows + p->d->load.returned_rows / p->price.m->n_layers,

@@ -1,20 +1,25 @@
 /* policy_omni.c - ours: at each sweep the way to serve best effort that is worth most per time.
  *
  * DESIGN.  Latency-sensitive rows first: all decodes, then as many prompt rows as the tightest TPOT
- * objective leaves.  Best effort gets the rest, less what returned rows will take: its decodes on
- * the device, then chunks.  None of it may push a waiting latency-sensitive prompt past its due
- * time.
+ * objective leaves, of which no sweep uses more than what predictions have kept of late.  Best
+ * effort gets the rest, less what returned rows will take: its decodes on the device, then chunks.
+ * None of it may push a waiting latency-sensitive prompt past its due time.
  *
  * Worth.  Everything is counted in best-effort tokens:
  *
  *   riders = sum over workers of min((window - latency) / job time, residents / 2)
- *   worth  = device decodes + min(worker rate x time, riders + residents / layers)
+ *   worth  = min(worker rate x time, riders + residents / layers)
  *            + prompt rows x output / input x scarcity
  *
- * and what is worth most per time is taken: of chunk sizes, and of one batch or two.  Scarcity of
- * prompts is 1 while more of them could decode: while the device has room, or the arenas are less
- * than half full; from there it falls to 0 when they are full.  So prompts are computed as fast as
- * decodes use them up, and in rows that cost little time.
+ * and what is worth most per time is taken: of chunk sizes, and of one batch or two.  The time is what
+ * is left of the sweep when rows that come at a rate have paid: latency-sensitive ones and decodes, each
+ * its price in the largest sweep.  Scarcity of prompts is 1 while more of them could decode: while the
+ * device has room, or the arenas are less than half full; from there it falls to 0 when they are full.
+ * So prompts are computed as fast as decodes use them up, and in rows that cost little time.
+ *
+ * Steps.  Latency-sensitive prompts fill a sweep to the end of that step of the dense staircase which
+ * has most rows per time, and no chunk is put beside those that wait for the next sweep: in the long
+ * run that is fastest for both classes.  In a hurry as many as are computed fastest now.
  *
  * Two batches.  Alternating decodes (A) and chunks (B) on the device reads the weights twice, and
  * makes B's time the window in which A's offloaded rows ride along.  Waiting at a layer for jobs is
@@ -31,7 +36,7 @@
  * again within be_settle_ns, and no place is preferred that is not PLACE_MARGIN better.
  *
  * Prompts with time.  A latency-sensitive prompt that would take the whole budget is made smaller by
- * what decodes and returned rows cost, as long as all that wait are in time twice over.
+ * what decodes and returned rows cost, as long as all that wait are in time three times over.
  *
  * offload: `always` gives best effort no decode on the device, where only its prompts run; `never`
  * sends nobody out, and residents that are there go on or come back.
@@ -44,8 +49,24 @@
 /* Standard deviations of the number of latency-sensitive requests that fit on the device: nearer to
  * full than so many, best effort yields time. */
 #define LS_SPREADS 4
+/* Prompts hurry unless all that wait would be computed within 1 / HASTE of the time that each has left.
+ * Measured where they take four fifths of the device's time: 2 makes some late, 6 fills sweeps so often
+ * beyond their best size that prompts are no faster, and best effort makes a twentieth less. */
+#define HASTE 3
 /* Share of the budget that best-effort decodes may keep from prompts which have time. */
 #define DECODE_SHARE 0.25
+/* Of a sweep's time that counts as best effort's at least, where prices of rows do not add up. */
+#define LEAST_OWN_SHARE 0.05
+
+/* slo_use_pct of the objective, and no more than predictions can be relied on for. */
+static double budget_ns(const struct omni *o)
+{
+    const struct plan *p = &o->p;
+    double budget = plan_budget(p), sure = p->state->sure_share;
+
+    return sure > 0 && isfinite(p->ls_budget_ns) ? fmin(budget, fmax(0, sure * p->ls_budget_ns))
+                                                 : budget;
+}
 
 /* ---- Time for best effort -------------------------------------------------------------------- */
 
@@ -124,17 +145,46 @@ static void add_group(const struct plan *p, enum plan_group group, struct latenc
     }
 }
 
+static double attention_ns(const struct omni *o, enum plan_group group)
+{
+    struct latency_load load = {.n_rows = 0};
+
+    add_group(&o->p, group, &load);
+    return price_attention_ns(&o->p.price, &load);
+}
+
+/* What comes at a rate costs at a rate: in the long run a sweep that takes longer has so many more
+ * latency-sensitive rows.  Their part of its time, each row at its price in the largest sweep, is none
+ * of best effort's; sizes are compared by how well the rest is used.  Held against the whole sweep, their
+ * rows would look like a price paid once, and long sweeps better than they are. */
+static void note_latency_sensitive(struct omni *o)
+{
+    uint32_t n_rows = o->p.limits->rows_max - o->p.rows_left;
+
+    o->dense_row_ns = omni_dense_row_ns(o);
+    o->ls_ns = n_rows * o->dense_row_ns + attention_ns(o, PLAN_LS_DECODE) +
+               attention_ns(o, PLAN_LS_PREFILL);
+}
+
 struct way {
     double sweep_ns, window_ns, per_ns;
 };
 
-/* decode_worth: of a decode on the device; 1 where chunks are given already. */
-static void set_worth(const struct omni *o, struct way *w, double decode_worth, uint32_t n_rows)
-{
-    double tokens = decode_worth * o->p.n_picked[PLAN_BE_DECODE] +
-                    omni_worker_tokens(o, w->sweep_ns, w->window_ns) + n_rows * output_per_row(o);
+/* While sizes of chunks are compared, best effort's decodes come at a rate as well: as many tokens as
+ * prompts make possible, whatever the sweep's size.  With chunks given they count themselves. */
+enum decodes { DECODES_AT_A_RATE, DECODES_COUNT };
 
-    w->per_ns = w->sweep_ns > 0 ? tokens / w->sweep_ns : 0;
+static void set_worth(const struct omni *o, struct way *w, enum decodes decodes, uint32_t n_rows)
+{
+    double tokens = omni_worker_tokens(o, w->sweep_ns, w->window_ns) + n_rows * output_per_row(o);
+    double others_ns = o->ls_ns;
+
+    if (decodes == DECODES_COUNT)
+        tokens += o->p.n_picked[PLAN_BE_DECODE];
+    else
+        others_ns += o->decodes_ns;
+    double own_ns = fmax(w->sweep_ns - others_ns, LEAST_OWN_SHARE * w->sweep_ns);
+    w->per_ns = own_ns > 0 ? tokens / own_ns : 0;
 }
 
 static struct way as_one_batch(const struct omni *o, const struct latency_load *load)
@@ -158,27 +208,28 @@ static struct way as_two_batches(const struct omni *o, const struct latency_load
     return w;
 }
 
+/* Not while latency-sensitive prompts wait: the second read of the weights would be their time. */
 static bool may_be_two(const struct omni *o)
 {
     const struct plan *p = &o->p;
 
-    return p->limits->two_batch && p->price.m != NULL && o->n_residents > 0 &&
+    return !o->prompts_wait && p->limits->two_batch && p->price.m != NULL && o->n_residents > 0 &&
            !omni_is_without(o, SCHED_WITHOUT_TWO_BATCH);
 }
 
 /* The better of the two ways; `split` if that is two batches. */
 static struct way best_way(const struct omni *o, const struct latency_load *all,
-                           const struct latency_load *chunks, double decode_worth, uint32_t n_rows,
+                           const struct latency_load *chunks, enum decodes decodes, uint32_t n_rows,
                            bool *split)
 {
     struct way one = as_one_batch(o, all), two;
 
     *split = false;
-    set_worth(o, &one, decode_worth, n_rows);
+    set_worth(o, &one, decodes, n_rows);
     if (!may_be_two(o) || chunks->n_rows == 0 || o->decodes.n_rows == 0)
         return one;
     two = as_two_batches(o, chunks);
-    set_worth(o, &two, decode_worth, n_rows);
+    set_worth(o, &two, decodes, n_rows);
     *split = two.sweep_ns <= o->budget_ns && two.per_ns > one.per_ns;
     return *split ? two : one;
 }
@@ -189,7 +240,7 @@ static double worth_with_chunk(const void *of, const struct latency_load *all,
     const struct omni *o = of;
     bool split;
 
-    return best_way(o, all, chunks, o->decode_worth, n, &split).per_ns;
+    return best_way(o, all, chunks, DECODES_AT_A_RATE, n, &split).per_ns;
 }
 
 /* ---- Best-effort rows ------------------------------------------------------------------------ */
@@ -204,6 +255,7 @@ static void give_chunks(struct omni *o)
     o->decodes = (struct latency_load){.n_rows = 0};
     add_group(p, PLAN_LS_DECODE, &o->decodes);
     add_group(p, PLAN_BE_DECODE, &o->decodes);
+    o->decodes_ns = p->n_picked[PLAN_BE_DECODE] * o->dense_row_ns + attention_ns(o, PLAN_BE_DECODE);
     if (omni_is_without(o, SCHED_WITHOUT_STAIRS))
         plan_be_chunks(p, o->best_effort_ns, UINT32_MAX, keep);
     else
@@ -219,7 +271,10 @@ static void give_best_effort(struct omni *o)
     if (plan_is_forced(&o->p, PLAN_BE_PREFILL, o->p.starved[PLAN_BE_PREFILL]))
         plan_be_chunks(&o->p, 0, o->p.limits->block_tokens, o->reserve);
     plan_be_decodes(&o->p, o->best_effort_ns, UINT32_MAX);
-    give_chunks(o);
+    /* A chunk that fills up a sweep of latency-sensitive prompts would be in the way of those that
+     * wait for the next one. */
+    if (!o->prompts_wait)
+        give_chunks(o);
 }
 
 /* ---- Returned rows --------------------------------------------------------------------------- */
@@ -290,7 +345,8 @@ static void close(struct omni *o)
 
     add_group(p, PLAN_LS_PREFILL, &chunks);
     add_group(p, PLAN_BE_PREFILL, &chunks);
-    struct way w = best_way(o, &p->d->load, &chunks, 1, rows_picked(p, PLAN_BE_PREFILL), &split);
+    struct way w =
+        best_way(o, &p->d->load, &chunks, DECODES_COUNT, rows_picked(p, PLAN_BE_PREFILL), &split);
     p->d->p_max = split
                       ? returned_within(o, o->decodes, o->budget_ns - price_ns(&p->price, &chunks))
                       : returned_within(o, p->d->load, o->budget_ns);
@@ -302,8 +358,7 @@ static void close(struct omni *o)
 
 /* ---- Latency-sensitive prompts --------------------------------------------------------------- */
 
-/* May they take a sweep less than all of its time?  Only if all that wait would be computed in half
- * of the time that each has left, at the slower pace. */
+/* May they take a sweep less than all of its time, all at the slower pace? */
 static bool prompts_have_time(const struct omni *o)
 {
     const struct plan *p = &o->p;
@@ -315,7 +370,7 @@ static bool prompts_have_time(const struct omni *o)
         double left = (double)s->first_due_ns - (double)p->state->now_ns;
 
         rows += sched_todo(s);
-        if (s->first_due_ns != 0 && rows * slow_ns > left / 2)
+        if (s->first_due_ns != 0 && rows * slow_ns > left / HASTE)
             return false;
     }
     return true;
@@ -343,6 +398,66 @@ static void add_best_effort(struct omni *o)
     }
 }
 
+struct best_rows {
+    double rate, decodes_ns;
+    uint32_t n;
+    bool hurry;
+};
+
+/* Takes n rows of prompts if they are better; false: they do not fit. */
+static bool try_rows(const struct omni *o, struct best_rows *best, uint32_t n)
+{
+    const struct plan *p = &o->p;
+    struct latency_load with = p->d->load;
+
+    price_add(&p->price, &with, 0, n, false);
+    double ns = price_ns(&p->price, &with);
+    double rate = best->hurry ? n / ns : with.n_rows / (ns - best->decodes_ns);
+    if (ns > o->budget_ns)
+        return false;
+    if (rate >= best->rate) {
+        best->rate = rate;
+        best->n = n;
+    }
+    return true;
+}
+
+/* Rows of prompts to the end of a step of the dense staircase, or as many as fit: those with which the
+ * sweep has most rows per time; where they are in a hurry, most of theirs. */
+static uint32_t best_rows(const struct omni *o, bool hurry)
+{
+    const struct plan *p = &o->p;
+    const struct latency_load *load = &p->d->load;
+    const struct latency_stairs *s = plan_stairs(p);
+    double there = load->n_rows + load->returned_rows / o->n_layers;
+    struct best_rows best = {
+        .n = UINT32_MAX, .hurry = hurry, .decodes_ns = price_attention_ns(&p->price, load)};
+    uint32_t most = price_rows_within(&p->price, load, 0, p->chunk_left, UINT32_MAX, o->budget_ns);
+
+    if (most > 1)
+        try_rows(o, &best, most);
+    for (uint32_t i = 0; s != NULL && i < s->n; i++) {
+        double n = floor(s->rows[i] - there);
+        if (n >= 2 && !try_rows(o, &best, (uint32_t)n))
+            break;
+    }
+    return best.n;
+}
+
+static bool prompts_wait(const struct omni *o)
+{
+    const struct plan *p = &o->p;
+    uint32_t at = 0;
+
+    for (uint32_t seq = plan_next(p, PLAN_LS_PREFILL, SCHED_NONE); seq != SCHED_NONE;
+         seq = plan_next(p, PLAN_LS_PREFILL, seq)) {
+        if (plan_is_idle(p, seq) || /* picked in the order of the list */
+            p->scratch->picked[PLAN_LS_PREFILL][at++].n_rows < sched_todo(&p->seqs[seq]))
+            return true;
+    }
+    return false;
+}
+
 /* A prompt that takes the whole budget makes best-effort decodes skip a sweep, on the device and at
  * workers, though both cost little of it: one that has time is sized as if they were there. */
 static void give_prompts(struct omni *o)
@@ -350,9 +465,13 @@ static void give_prompts(struct omni *o)
     struct plan *p = &o->p;
     struct latency_load load = p->d->load;
 
-    if (!isinf(o->budget_ns) && !omni_is_without(o, SCHED_WITHOUT_SHARE) && prompts_have_time(o))
+    bool hurry = omni_is_without(o, SCHED_WITHOUT_SHARE) || !prompts_have_time(o);
+    bool aligned = !isinf(o->budget_ns) && !omni_is_without(o, SCHED_WITHOUT_STAIRS);
+
+    if (!isinf(o->budget_ns) && !hurry)
         add_best_effort(o);
-    plan_ls_chunks(p, o->budget_ns, UINT32_MAX);
+    plan_ls_chunks(p, o->budget_ns, aligned ? best_rows(o, hurry) : UINT32_MAX);
+    o->prompts_wait = prompts_wait(o);
     add_group(p, PLAN_LS_PREFILL, &load);
     p->d->load = load;
 }
@@ -362,10 +481,11 @@ static void decide(const struct sched_state *state, struct sched_decision *d)
     struct omni o = {0};
 
     plan_open(&o.p, state, d);
-    o.budget_ns = plan_budget(&o.p);
+    o.budget_ns = budget_ns(&o);
     omni_look_at_workers(&o);
     plan_ls_decodes(&o.p);
     give_prompts(&o);
+    note_latency_sensitive(&o);
     omni_reserve_for_returned(&o);
     omni_set_reserves(&o);
     omni_judge(&o);

@@ -12,6 +12,9 @@ struct omni {
     struct plan p;
     double budget_ns;
     double best_effort_ns; /* what of it best effort may fill, latency-sensitive rows included */
+    double dense_row_ns;   /* a row's part of the largest sweep, without attention */
+    double ls_ns;          /* what latency-sensitive rows cost at that price, and their attention */
+    double decodes_ns;     /* the same of best effort's decodes on the device */
     uint32_t reserve;      /* device blocks for latency-sensitive growth */
     uint32_t staging;      /* and for the next prompt */
     double n_layers;
@@ -20,10 +23,11 @@ struct omni {
     uint32_t n_residents;
     double returned; /* rows per layer that came back of late; 0 if nobody is under way */
     bool can_offload;
-    double prompt_worth, decode_worth; /* 0..1 */
-    bool surplus;                      /* residents that workers cannot use */
-    double at_workers;                 /* worth of a decode there, of its worth on the device */
-    struct latency_load decodes;       /* rows of batch A */
+    bool prompts_wait;           /* latency-sensitive ones that this sweep does not finish */
+    double prompt_worth;         /* 0..1 */
+    bool surplus;                /* residents that workers cannot use */
+    double at_workers;           /* worth of a decode there, of its worth on the device */
+    struct latency_load decodes; /* rows of batch A */
 };
 
 static inline bool omni_is_without(const struct omni *o, enum sched_without idea)
@@ -42,7 +46,7 @@ void omni_set_reserves(struct omni *o);
 /* Counts in the load the rows that workers may return in a sweep that takes its whole budget. */
 void omni_reserve_for_returned(struct omni *o);
 
-/* What prompts and decodes are worth, and whether a decode is worth more here or at a worker. */
+/* What prompts are worth, and whether a decode is worth more here or at a worker. */
 void omni_judge(struct omni *o);
 
 /* Moves out, and back. */
@@ -60,5 +64,8 @@ double omni_worker_tokens(const struct omni *o, double sweep_ns, double window_n
 
 /* Time of a prompt's row in a large chunk. */
 double omni_row_ns(const struct omni *o);
+
+/* Of any row in the largest sweep, without attention. */
+double omni_dense_row_ns(const struct omni *o);
 
 #endif

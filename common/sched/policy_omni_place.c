@@ -97,6 +97,18 @@ double omni_row_ns(const struct omni *o)
     return price_ns(&o->p.price, &load) / o->p.limits->chunk_max;
 }
 
+double omni_dense_row_ns(const struct omni *o)
+{
+    const struct latency_stairs *s = plan_stairs(&o->p);
+    struct latency_load load = {0};
+
+    if (s == NULL || s->n == 0)
+        return 0;
+    uint32_t n = s->rows[s->n - 1];
+    price_add(&o->p.price, &load, 0, n, false);
+    return (price_ns(&o->p.price, &load) - price_attention_ns(&o->p.price, &load)) / n;
+}
+
 /* ---- What is scarce -------------------------------------------------------------------------- */
 
 static double second_read_ns(const struct omni *o)
@@ -154,16 +166,6 @@ static double prompt_worth(const struct omni *o)
     return o->surplus ? 0 : fmin(1, 2 * (1 - arenas_fill(p)));
 }
 
-/* What a decode is worth beside prompts: little while most of the device is empty, for then prompts
- * are what is scarce, and all decodes are made anyway; all of it when the device is full. */
-static double decode_worth(const struct omni *o)
-{
-    const struct plan *p = &o->p;
-    double kept = o->reserve + 2.0 * o->staging, all = p->limits->n_blocks - kept;
-
-    return all > 0 ? fmax(0, 1 - 2 * fmax(0, p->n_free - kept) / all) : 1;
-}
-
 /* Does a prompt for a worker pay?  It makes so many tokens per ns there, up to the end of its output
  * or the horizon; computing it takes the time in which others make so many. */
 static bool pays(const struct omni *o, double more_per_ns, double others_per_ns)
@@ -204,7 +206,6 @@ static void compare_places(struct omni *o)
 
 void omni_judge(struct omni *o)
 {
-    o->decode_worth = decode_worth(o);
     if (o->can_offload && !omni_is_without(o, SCHED_WITHOUT_PLACEMENT))
         compare_places(o);
     if (plan_decodes_at_workers(&o->p))

@@ -119,6 +119,7 @@ struct sched_state {
     uint32_t n_free_blocks;
     uint32_t n_copies;    /* under way */
     double returned_rows; /* per layer, moving average */
+    double sure_share;    /* nearly all sweeps take at most predicted / sure_share; 0 = not known */
     bool be_starved;      /* as the last decision said */
     bool be_stuck;
 };
