@@ -3,6 +3,7 @@
 import concurrent.futures
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -11,7 +12,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "../e2e"))
 from omni_e2e import program  # noqa: E402
 
-LONG, LONG_WARM_UP = "1000/4000", 3
+LONG_OUTPUT, LONG_WARM_UP = 1000, 3
 
 FIGURES = {  # name: where it is in a run's JSON
     "be_tokens_s": ("be", "tokens_s"), "be_prefill_s": ("be", "prefill_tokens_s"),
@@ -29,7 +30,8 @@ FIGURES = {  # name: where it is in a run's JSON
 
 def warm_up(o, cell):
     """Long outputs take longer until as many end as begin."""
-    return o.warm_up * (LONG_WARM_UP if cell.be in (LONG, o.reasoning) else 1)
+    n_out = cell.be.split("/")[1] if re.fullmatch(r"\d+/\d+", cell.be) else "0"
+    return o.warm_up * (LONG_WARM_UP if int(n_out) >= LONG_OUTPUT or cell.be == o.reasoning else 1)
 
 
 def words_of(o, cell, policy, seed, parameters=None, extra=()):
@@ -86,6 +88,14 @@ def over_seeds(o, jobs):
     runs = run_all(o, [words_of(o, cell, policy, seed, parameters, extra)
                        for cell, policy, parameters, extra in jobs for seed in seeds])
     return [figures(runs[i * o.seeds:(i + 1) * o.seeds]) for i in range(len(jobs))]
+
+
+def sustained(tokens_s, stock_gain_s, bound_p):
+    """BE tokens/s as if the output still to come of begun requests were as much after the window as before:
+    what was drawn from prompts that others paid for is taken off, what was paid for later tokens is added.
+    Where prompts are what is scarce (tokens/s near the bound of prefill alone, P) a token's worth of stock
+    is a token; where they cost little, as much less."""
+    return tokens_s + stock_gain_s * (min(1, tokens_s / bound_p) if bound_p > 0 else 1)
 
 
 def timing_name(timing):

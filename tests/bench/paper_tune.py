@@ -39,7 +39,7 @@ def worth(runs, alone):
     """Of an evaluation's runs, beside those of LS alone in the same cells."""
     total = []
     for run, base in zip(runs, alone):
-        rate = run["be"]["tokens_s"] + min(0, run["be"]["stock_gain_s"])  # output begun before is no merit
+        rate = paper_runs.sustained(run["be"]["tokens_s"], run["be"]["stock_gain_s"], run["bounds"]["p"])
         share = rate / run["bounds"]["joint"] if run["bounds"]["joint"] > 0 else 1
         late = base["ls"]["attainment_pct"] - LATE_POINTS_FREE - run["ls"]["attainment_pct"]
         gaps = GAPS_PCT - run["ls"]["gaps_in_slo_pct"]
