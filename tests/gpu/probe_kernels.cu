@@ -7,6 +7,7 @@
 #include "gpu-engine/device/cuda/gemv.h"
 #include "gpu-engine/device/cuda/pick_step.h"
 #include "gpu-engine/device/cuda/prefill_attention.h"
+#include "gpu-engine/device/cuda/sampling.h"
 #include "tests/gpu/checks/check.h"
 #include "tests/gpu/probe_data.h"
 
@@ -66,7 +67,8 @@ enum { HEAD_DIM = 128, BLOCK_TOKENS = 64 };
 static int pool_alloc(struct probe *p, struct cuda_kv *kv, uint32_t n_seqs, uint32_t n_tokens)
 {
     const uint32_t per_seq = n_tokens / BLOCK_TOKENS, n_blocks = n_seqs * per_seq;
-    const uint64_t half = (uint64_t)kv->n_kv_heads * BLOCK_TOKENS * HEAD_DIM * 2;
+    const uint64_t n_rows = (uint64_t)kv->n_kv_heads * BLOCK_TOKENS;
+    const uint64_t half = n_rows * HEAD_DIM * cuda_kv_element_bytes(kv->type);
     uint32_t *tables = (uint32_t *)malloc(n_blocks * sizeof *tables);
     if (tables == NULL)
         return probe_fail(p, "no memory for tables");
@@ -78,9 +80,11 @@ static int pool_alloc(struct probe *p, struct cuda_kv *kv, uint32_t n_seqs, uint
     kv->table_stride = per_seq;
     kv->block_tokens = BLOCK_TOKENS;
     kv->head_dim = HEAD_DIM;
-    kv->type = KV_TYPE_BF16;
+    kv->row_type = KV_TYPE_BF16;
     kv->v_off = half;
-    kv->block_bytes = 2 * half;
+    kv->k_scale_off = 2 * half;
+    kv->v_scale_off = kv->k_scale_off + n_rows * 4;
+    kv->block_bytes = 2 * half + (kv->type == KV_TYPE_I8 ? 2 * n_rows * 4 : 0);
     return probe_elements(p, (void **)&kv->pool, n_blocks * kv->block_bytes / 2, 11);
 }
 
@@ -89,9 +93,9 @@ static cudaError_t decode_work(void *arg, unsigned, cudaStream_t stream)
     return (cudaError_t)decode_attention((const struct decode_attention *)arg, stream);
 }
 
-/* The best of three cuts, as a share of bandwidth: K and V once, 2 bytes each. */
+/* The best of three cuts, as a share of bandwidth: K and V once, with 8 bits their scales as well. */
 static int decode_share(struct probe *p, uint32_t n_seqs, uint32_t n_tokens, uint32_t group,
-                        const char *key)
+                        uint32_t type, const char *key)
 {
     struct decode_attention a = {};
     uint32_t lengths[64];
@@ -99,6 +103,7 @@ static int decode_share(struct probe *p, uint32_t n_seqs, uint32_t n_tokens, uin
     a.n_seqs = n_seqs;
     a.ctx_max = n_tokens;
     a.kv.n_kv_heads = 8;
+    a.kv.type = type;
     a.n_heads = 8 * group;
     a.scale = 1.0f / sqrtf(HEAD_DIM);
     a.split_tokens = 256;
@@ -116,22 +121,27 @@ static int decode_share(struct probe *p, uint32_t n_seqs, uint32_t n_tokens, uin
         probe_number(p, us, "%s_split%u_us", key, a.split_tokens);
         best_us = best_us == 0.0 || us < best_us ? us : best_us;
     }
-    const double bytes = 4.0 * HEAD_DIM * a.kv.n_kv_heads * n_seqs * (double)n_tokens;
+    const double token = type == KV_TYPE_I8 ? 2.0 * (HEAD_DIM + 4) : 4.0 * HEAD_DIM;
+    const double bytes = token * a.kv.n_kv_heads * n_seqs * (double)n_tokens;
     probe_number(p, 100.0 * probe_gbps(bytes, best_us) / gbps, "%s_pct", key);
     return 0;
 }
 
 static int measure_decode_gqa8(struct probe *p)
 {
-    return decode_share(p, 64, 4096, 8, "decode_attn");
+    return decode_share(p, 64, 4096, 8, KV_TYPE_BF16, "decode_attn");
 }
 static int measure_decode_gqa4(struct probe *p)
 {
-    return decode_share(p, 64, 4096, 4, "decode_attn_gqa4");
+    return decode_share(p, 64, 4096, 4, KV_TYPE_BF16, "decode_attn_gqa4");
 }
 static int measure_decode_32k(struct probe *p)
 {
-    return decode_share(p, 8, 32768, 8, "decode_attn_32k");
+    return decode_share(p, 8, 32768, 8, KV_TYPE_BF16, "decode_attn_32k");
+}
+static int measure_decode_i8(struct probe *p)
+{
+    return decode_share(p, 64, 4096, 8, KV_TYPE_I8, "decode_attn_i8");
 }
 
 static cudaError_t prefill_work(void *arg, unsigned, cudaStream_t stream)
@@ -149,20 +159,26 @@ static int measure_prefill(struct probe *p)
     a.rows_max = chunk.n_rows;
     a.n_heads = 32;
     a.kv.n_kv_heads = 8;
+    a.kv.type = KV_TYPE_BF16;
     a.scale = 1.0f / sqrtf(HEAD_DIM);
     PROBE_DO(probe_earlier(p, "gemm_bf16_tflops", &tflops));
     PROBE_DO(pool_alloc(p, &a.kv, 1, chunk.n_rows));
     PROBE_DO(probe_words(p, &chunk, 4, (const uint32_t **)&a.chunk));
     PROBE_DO(probe_elements(p, (void **)&a.q, (size_t)chunk.n_rows * a.n_heads * HEAD_DIM, 12));
     PROBE_DO(probe_elements(p, (void **)&a.out, (size_t)chunk.n_rows * a.n_heads * HEAD_DIM, 13));
-    PROBE_DO(probe_time(p, {prefill_work, &a}, 5, 9, &us));
     const double flops = 4.0 * HEAD_DIM * a.n_heads * n * (n + 1.0) / 2.0;
-    probe_number(p, flops / us / 1e6, "prefill_attn_tflops");
-    probe_number(p, 100.0 * flops / us / 1e6 / tflops, "prefill_attn_pct");
+    double best = 0.0;
+    for (a.groups = 1; a.groups <= 2; a.groups++) {
+        PROBE_DO(probe_time(p, {prefill_work, &a}, 5, 9, &us));
+        probe_number(p, flops / us / 1e6, "prefill_attn_groups%u_tflops", a.groups);
+        best = flops / us / 1e6 > best ? flops / us / 1e6 : best;
+    }
+    probe_number(p, best, "prefill_attn_tflops");
+    probe_number(p, 100.0 * best / tflops, "prefill_attn_pct");
     return 0;
 }
 
-/* ---- GEMV, pick ---------------------------------------------------------------------------------------------- */
+/* ---- GEMV ---------------------------------------------------------------------------------------------------- */
 
 static cudaError_t gemv_work(void *arg, unsigned, cudaStream_t stream)
 {
@@ -188,6 +204,57 @@ static int measure_gemv(struct probe *p)
     }
     return 0;
 }
+
+/* ---- Sampling ------------------------------------------------------------------------------------------------ */
+
+enum { SAMPLED_ROWS = 64, VOCAB = 128256 };
+
+static cudaError_t sampling_work(void *arg, unsigned, cudaStream_t stream)
+{
+    return (cudaError_t)sampling((const struct sampling *)arg, stream);
+}
+
+/* Rows that are all drawn alike. */
+static int sampling_time(struct probe *p, struct sampling *a, struct sampling_row how,
+                         const char *key)
+{
+    struct sampling_row rows[SAMPLED_ROWS];
+    double us;
+    for (uint32_t i = 0; i < SAMPLED_ROWS; i++) {
+        rows[i] = how;
+        rows[i].seed = i;
+    }
+    PROBE_DO(probe_words(p, rows, sizeof rows / 4, (const uint32_t **)&a->row));
+    for (a->rows.n = 1; a->rows.n <= SAMPLED_ROWS; a->rows.n *= SAMPLED_ROWS) {
+        PROBE_DO(probe_time_in_graph(p, {sampling_work, a}, 20, &us));
+        probe_number(p, us, "sampling_%s_rows%u_us", key, a->rows.n);
+    }
+    return 0;
+}
+
+/* 128k tokens; logits as two bf16 in a float: some +-0.25 to 2. */
+static int measure_sampling(struct probe *p)
+{
+    struct sampling a = {};
+    struct sampling_row greedy = {}, top_p = {}, top_k = {};
+    const size_t scratch = sampling_scratch(SAMPLED_ROWS, VOCAB, 0);
+    a.n_vocab = VOCAB;
+    a.scratch_rows = SAMPLED_ROWS;
+    greedy.top_p = 1.0f;
+    top_p.temperature = top_k.temperature = 0.1f;
+    top_p.top_p = top_k.top_p = 0.9f;
+    top_k.top_k = 50;
+    PROBE_DO(probe_elements(p, (void **)&a.logits, (size_t)SAMPLED_ROWS * VOCAB * 2, 17));
+    PROBE_DO(probe_device_alloc(p, (void **)&a.tokens, SAMPLED_ROWS * 4));
+    PROBE_DO(probe_device_alloc(p, (void **)&a.logprobs, SAMPLED_ROWS * 4));
+    PROBE_DO(probe_device_alloc(p, &a.scratch, scratch));
+    PROBE_TRY(p, cudaMemset(a.scratch, 0, scratch));
+    PROBE_DO(sampling_time(p, &a, greedy, "greedy"));
+    PROBE_DO(sampling_time(p, &a, top_p, "top_p"));
+    return sampling_time(p, &a, top_k, "top_k");
+}
+
+/* ---- Pick ---------------------------------------------------------------------------------------------------- */
 
 enum { PICK_SLOTS = 400, PICK_BACK = 8 };
 
@@ -269,8 +336,10 @@ static const struct probe_measurement measurements[] = {
     {"decode_attn_pct", measure_decode_gqa8},
     {"decode_attn_gqa4_pct", measure_decode_gqa4},
     {"decode_attn_32k_pct", measure_decode_32k},
+    {"decode_attn_i8_pct", measure_decode_i8},
     {"prefill_attn_pct", measure_prefill},
     {"gemv_rows1_pct", measure_gemv},
+    {"sampling_greedy_rows1_us", measure_sampling},
     {"pick_us", measure_pick},
 };
 

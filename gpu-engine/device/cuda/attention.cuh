@@ -100,11 +100,13 @@ struct attention_range {
     uint32_t begin, n_sinks, rest, n;
 };
 
-/* first: the first visible token but for those below `sinks`, of which there may be none. */
+/* first: the first visible token but for those below `sinks`, of which there may be none.  Steps of `step`
+ * tokens begin at its multiples, whatever else is in the block: a row's bits are its own. */
 static __device__ __forceinline__ struct attention_range
-attention_range(uint32_t begin, uint32_t to, uint32_t first, uint32_t sinks, uint32_t T)
+attention_range(uint32_t begin, uint32_t to, uint32_t first, uint32_t sinks, uint32_t T,
+                uint32_t step)
 {
-    struct attention_range r = {begin, 0, max(begin, first / ATTENTION_FETCH * ATTENTION_FETCH), 0};
+    struct attention_range r = {begin, 0, max(begin, first / step * step), 0};
     const uint32_t sinks_end = min((sinks + T - 1) / T * T, to);
     if (sinks_end >= r.rest)
         r.rest = begin; /* they touch: one range */
@@ -143,8 +145,15 @@ static __device__ __forceinline__ float score_scaled(const struct attention_seen
 
 /* ---- Queries ---------------------------------------------------------------------------------------- */
 
-/* 16 rows of q as fragments of A: in registers, or, for wide heads, in shared memory, where a lane reads
- * what it wrote. */
+/* Where a warp keeps M groups of 16 rows of q: where registers do not hold them beside the outputs, in
+ * shared memory, of which a lane reads what it wrote. */
+template <int D, int M> struct attention_place {
+    static const bool SHARED = D > 128 || (M > 1 && D > 64);
+    static const int WORDS = D / 16 * 4 * 32;                              /* a group */
+    static const size_t BYTES = SHARED ? M * WORDS * sizeof(uint32_t) : 0; /* a warp */
+};
+
+/* A group of 16 rows of q as fragments of A. */
 template <int D, bool SHARED> struct attention_query {
     uint32_t a[D / 16][4];
     __device__ __forceinline__ void init(uint32_t *)
@@ -162,32 +171,30 @@ template <int D, bool SHARED> struct attention_query {
     }
 };
 template <int D> struct attention_query<D, true> {
-    uint32_t *at;
+    uint4 *at;
     __device__ __forceinline__ void init(uint32_t *shared)
     {
-        at = shared + threadIdx.x / 32 * (D / 16 * 4 * 32) + threadIdx.x % 32;
+        at = (uint4 *)shared + threadIdx.x % 32;
     }
     __device__ __forceinline__ void put(int kk, int e, uint32_t pair)
     {
-        at[(kk * 4 + e) * 32] = pair;
+        ((uint32_t *)&at[kk * 32])[e] = pair;
     }
     __device__ __forceinline__ void fragment(uint32_t out[4], int kk) const
     {
-#pragma unroll
-        for (int e = 0; e < 4; e++)
-            out[e] = at[(kk * 4 + e) * 32];
+        const uint4 v = at[kk * 32];
+        out[0] = v.x;
+        out[1] = v.y;
+        out[2] = v.z;
+        out[3] = v.w;
     }
 };
-template <int D> struct attention_wide {
-    static const bool SHARED = D > 128;
-    static const size_t BYTES = SHARED ? D / 16 * 4 * 32 * sizeof(uint32_t) : 0; /* a warp */
-};
 
-/* Rows from, from + stride, ...; those from n_rows on are zero. */
-template <int D, int TYPE>
-static __device__ __forceinline__ void query_load(attention_query<D, attention_wide<D>::SHARED> &q,
-                                                  uint32_t *shared, const uint16_t *from,
-                                                  size_t stride, uint32_t n_rows, uint32_t row_type)
+/* Rows from, from + stride, ...; those from n_rows on are zero.  shared: the group's. */
+template <int D, int TYPE, bool SHARED>
+static __device__ __forceinline__ void query_load(attention_query<D, SHARED> &q, uint32_t *shared,
+                                                  const uint16_t *from, size_t stride,
+                                                  uint32_t n_rows, uint32_t row_type)
 {
     const int MMA = attention_type<TYPE>::MMA;
     const uint32_t t = threadIdx.x % 4, first_row = threadIdx.x % 32 / 4;
@@ -207,41 +214,47 @@ static __device__ __forceinline__ void query_load(attention_query<D, attention_w
 
 /* ---- Products --------------------------------------------------------------------------------------- */
 
-/* s[i] = q . k of tokens 8i..8i+7: element e is row h = e/2, token 8i + 2(l%4) + e%2. */
-template <int D, int TYPE, int T>
-static __device__ __forceinline__ void
-tile_scores(float s[T / 8][4], const attention_query<D, attention_wide<D>::SHARED> &q,
-            attention_tile<D, TYPE, T> *tile)
+/* s[m][i] = q . k of group m's rows and tokens 8i..8i+7: element e is row h = e/2, token 8i + 2(l%4) + e%2.
+ * What is read of a tile serves all M groups of 16 rows. */
+template <int D, int TYPE, int T, int S, int M, bool SHARED>
+static __device__ __forceinline__ void tile_scores(float s[M][S / 8][4],
+                                                   const attention_query<D, SHARED> q[M],
+                                                   attention_tile<D, TYPE, T> *tile, int at)
 {
-    const int lane = threadIdx.x % 32, matrix = lane / 8, row = lane % 8 + matrix / 2 * 8;
+    const int lane = threadIdx.x % 32, matrix = lane / 8, row = at + lane % 8 + matrix / 2 * 8;
 #pragma unroll
-    for (int i = 0; i < T / 8; i++)
-        s[i][0] = s[i][1] = s[i][2] = s[i][3] = 0.0f;
+    for (int i = 0; i < M * S / 2; i++)
+        s[i / (S / 2)][i % (S / 2) / 4][i % 4] = 0.0f;
 #pragma unroll
     for (int kk = 0; kk < D / 16; kk++) {
-        uint32_t a[4];
-        q.fragment(a, kk);
+        uint32_t a[M][4];
 #pragma unroll
-        for (int j = 0; j < T / 16; j++) {
+        for (int m = 0; m < M; m++)
+            q[m].fragment(a[m], kk);
+#pragma unroll
+        for (int j = 0; j < S / 16; j++) {
             uint32_t b[4];
             ldmatrix_x4(b, chunk_at<D, TYPE>(tile->k, 16 * j + row, 2 * kk + matrix % 2));
-            mma<TYPE>(s[2 * j], a, b);
-            mma<TYPE>(s[2 * j + 1], a, b + 2);
+#pragma unroll
+            for (int m = 0; m < M; m++) {
+                mma<TYPE>(s[m][2 * j], a[m], b);
+                mma<TYPE>(s[m][2 * j + 1], a[m], b + 2);
+            }
         }
     }
 }
 
 /* 8 bits: a chunk is 16 elements of a token, so an ldmatrix brings two steps (the last, of an odd number
  * of chunks, one that is not used). */
-template <int D, int T>
+template <int D, int T, int S, bool SHARED>
 static __device__ __forceinline__ void
-tile_scores_i8(float s[T / 8][4], const attention_query<D, attention_wide<D>::SHARED> &q,
-               attention_tile<D, KV_TYPE_I8, T> *tile)
+tile_scores_i8(float s[S / 8][4], const attention_query<D, SHARED> &q,
+               attention_tile<D, KV_TYPE_I8, T> *tile, int at)
 {
     const int CHUNKS = D / 16, lane = threadIdx.x % 32, matrix = lane / 8;
-    const int row = lane % 8 + matrix / 2 * 8;
+    const int row = at + lane % 8 + matrix / 2 * 8;
 #pragma unroll
-    for (int i = 0; i < T / 8; i++)
+    for (int i = 0; i < S / 8; i++)
         s[i][0] = s[i][1] = s[i][2] = s[i][3] = 0.0f;
 #pragma unroll
     for (int c = 0; c < CHUNKS; c += 2) {
@@ -250,7 +263,7 @@ tile_scores_i8(float s[T / 8][4], const attention_query<D, attention_wide<D>::SH
         if (c + 1 < CHUNKS)
             q.fragment(a[1], c + 1);
 #pragma unroll
-        for (int j = 0; j < T / 16; j++) {
+        for (int j = 0; j < S / 16; j++) {
             uint32_t r[4];
             ldmatrix_x4(
                 r, chunk_at<D, KV_TYPE_I8>(tile->k, 16 * j + row, min(c + matrix % 2, CHUNKS - 1)));
@@ -264,8 +277,8 @@ tile_scores_i8(float s[T / 8][4], const attention_query<D, attention_wide<D>::SH
         }
     }
 #pragma unroll
-    for (int i = 0; i < T / 8; i++) {
-        const float2 k = *(const float2 *)&tile->k_scale[8 * i + 2 * (lane % 4)];
+    for (int i = 0; i < S / 8; i++) {
+        const float2 k = *(const float2 *)&tile->k_scale[at + 8 * i + 2 * (lane % 4)];
         s[i][0] *= k.x;
         s[i][1] *= k.y;
         s[i][2] *= k.x;
@@ -273,30 +286,60 @@ tile_scores_i8(float s[T / 8][4], const attention_query<D, attention_wide<D>::SH
     }
 }
 
-/* Hides what a row does not see, turns scores into weights, and returns in alpha what the sums so far are
- * to be multiplied by. */
+/* Scores of a tile that all rows of the warp see. */
 template <int T>
-static __device__ __forceinline__ void tile_weights(float s[T / 8][4], uint32_t token,
-                                                    const struct attention_seen_by &seen,
-                                                    float max[2], float sum[2], float alpha[2])
+static __device__ __forceinline__ void scores_scale(float s[T / 8][4],
+                                                    const struct attention_seen_by &seen)
+{
+    if (seen.cap == 0.0f) {
+#pragma unroll
+        for (int i = 0; i < T / 2; i++)
+            s[i / 4][i % 4] *= seen.factor;
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < T / 2; i++)
+        s[i / 4][i % 4] = score_scaled(seen, s[i / 4][i % 4]);
+}
+
+/* The same, and hides what a row does not see. */
+template <int T>
+static __device__ __forceinline__ void scores_mask(float s[T / 8][4], uint32_t token,
+                                                   const struct attention_seen_by &seen)
 {
     const uint32_t mine = token + 2 * (threadIdx.x % 4);
 #pragma unroll
-    for (int h = 0; h < 2; h++) {
-        float top = max[h];
+    for (int i = 0; i < T / 2; i++) {
+        const int h = i % 4 / 2;
+        const uint32_t t = mine + 8 * (i / 4) + i % 2;
+        const bool visible = (t >= seen.first[h] || t < seen.n_sinks) && t < seen.end[h];
+        s[i / 4][i % 4] = visible ? score_scaled(seen, s[i / 4][i % 4]) : -INFINITY;
+    }
+}
+
+/* Turns scores into weights, and returns in alpha what the sums so far are to be multiplied by. */
+template <int T>
+static __device__ __forceinline__ void
+tile_weights(float s[T / 8][4], uint32_t token, const struct attention_seen_by &seen,
+             float max_so_far[2], float sum[2], float alpha[2])
+{
+    const bool open =
+        token >= max(seen.first[0], seen.first[1]) && token + T <= min(seen.end[0], seen.end[1]);
+    if (__all_sync(~0u, open))
+        scores_scale<T>(s, seen);
+    else
+        scores_mask<T>(s, token, seen);
 #pragma unroll
-        for (int i = 0; i < T / 4; i++) {
-            float &x = s[i / 2][2 * h + i % 2];
-            const uint32_t t = mine + 8 * (i / 2) + i % 2;
-            const bool visible = (t >= seen.first[h] || t < seen.n_sinks) && t < seen.end[h];
-            x = visible ? score_scaled(seen, x) : -INFINITY;
-            top = fmaxf(top, x);
-        }
+    for (int h = 0; h < 2; h++) {
+        float top = max_so_far[h];
+#pragma unroll
+        for (int i = 0; i < T / 4; i++)
+            top = fmaxf(top, s[i / 2][2 * h + i % 2]);
         top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
         top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
         const float base = top == -INFINITY ? 0.0f : top; /* nothing visible yet */
-        alpha[h] = exp2f(max[h] - base);
-        max[h] = top;
+        alpha[h] = exp2f(max_so_far[h] - base);
+        max_so_far[h] = top;
         sum[h] *= alpha[h];
 #pragma unroll
         for (int i = 0; i < T / 4; i++) {
@@ -307,9 +350,12 @@ static __device__ __forceinline__ void tile_weights(float s[T / 8][4], uint32_t 
     }
 }
 
+/* Nothing where no row has a new maximum, which is most of the time. */
 template <int D>
 static __device__ __forceinline__ void output_scale(float o[D / 8][4], const float alpha[2])
 {
+    if (__all_sync(~0u, alpha[0] == 1.0f && alpha[1] == 1.0f))
+        return;
 #pragma unroll
     for (int i = 0; i < D / 2; i++)
         o[i / 4][i % 4] *= alpha[i % 4 / 2];
@@ -325,23 +371,26 @@ static __device__ __forceinline__ void weights_fragment(uint32_t a[4], float (*w
     a[3] = element_pair<MMA>(w[1][2], w[1][3]);
 }
 
-template <int D, int TYPE, int T>
-static __device__ __forceinline__ void tile_output(float o[D / 8][4], float s[T / 8][4],
-                                                   const float alpha[2],
-                                                   attention_tile<D, TYPE, T> *tile)
+template <int D, int TYPE, int T, int S, int M>
+static __device__ __forceinline__ void tile_output(float o[M][D / 8][4], float s[M][S / 8][4],
+                                                   attention_tile<D, TYPE, T> *tile, int at)
 {
-    const int lane = threadIdx.x % 32, matrix = lane / 8, row = lane % 8 + matrix % 2 * 8;
-    output_scale<D>(o, alpha);
+    const int lane = threadIdx.x % 32, matrix = lane / 8, row = at + lane % 8 + matrix % 2 * 8;
 #pragma unroll
-    for (int j = 0; j < T / 16; j++) {
-        uint32_t a[4];
-        weights_fragment<TYPE>(a, s + 2 * j);
+    for (int j = 0; j < S / 16; j++) {
+        uint32_t a[M][4];
+#pragma unroll
+        for (int m = 0; m < M; m++)
+            weights_fragment<TYPE>(a[m], s[m] + 2 * j);
 #pragma unroll
         for (int n = 0; n < D / 8; n += 2) {
             uint32_t b[4];
             ldmatrix_x4_trans(b, chunk_at<D, TYPE>(tile->v, 16 * j + row, n + matrix / 2));
-            mma<TYPE>(o[n], a, b);
-            mma<TYPE>(o[n + 1], a, b + 2);
+#pragma unroll
+            for (int m = 0; m < M; m++) {
+                mma<TYPE>(o[m][n], a[m], b);
+                mma<TYPE>(o[m][n + 1], a[m], b + 2);
+            }
         }
     }
 }
@@ -352,23 +401,21 @@ static __device__ __forceinline__ float weight_scaled(float w, float scale)
     return w == 0.0f ? 0.0f : w * (scale * ATTENTION_WEIGHT_SCALE);
 }
 
-template <int D, int T>
-static __device__ __forceinline__ void tile_output_i8(float o[D / 8][4], float s[T / 8][4],
-                                                      const float alpha[2],
-                                                      attention_tile<D, KV_TYPE_I8, T> *tile)
+template <int D, int T, int S>
+static __device__ __forceinline__ void
+tile_output_i8(float o[D / 8][4], float s[S / 8][4], attention_tile<D, KV_TYPE_I8, T> *tile, int at)
 {
     const int CHUNKS = D / 16, lane = threadIdx.x % 32, matrix = lane / 8;
-    const int row = lane % 8 + matrix % 2 * 8;
-    output_scale<D>(o, alpha);
+    const int row = at + lane % 8 + matrix % 2 * 8;
 #pragma unroll
-    for (int j = 0; j < T / 16; j++) {
+    for (int j = 0; j < S / 16; j++) {
         float w[2][4];
         uint32_t a[4];
 #pragma unroll
         for (int i = 0; i < 8; i++)
             w[i / 4][i % 4] =
                 weight_scaled(s[2 * j + i / 4][i % 4],
-                              tile->v_scale[16 * j + 8 * (i / 4) + 2 * (lane % 4) + i % 2]);
+                              tile->v_scale[at + 16 * j + 8 * (i / 4) + 2 * (lane % 4) + i % 2]);
         weights_fragment<KV_TYPE_F16>(a, w);
 #pragma unroll
         for (int c = 0; c < CHUNKS; c += 2) {
@@ -388,23 +435,45 @@ static __device__ __forceinline__ void tile_output_i8(float o[D / 8][4], float s
     }
 }
 
-/* A tile's part in the running maximum, sum and output. */
-template <int D, int TYPE, int T>
+/* What a warp keeps of M groups of 16 rows from tile to tile. */
+template <int D, int M> struct attention_rows {
+    attention_query<D, attention_place<D, M>::SHARED> q[M];
+    struct attention_seen_by seen[M];
+    float o[M][D / 8][4], max[M][2], sum[M][2];
+    __device__ __forceinline__ void init(void)
+    {
+#pragma unroll
+        for (int m = 0; m < M; m++) {
+            max[m][0] = max[m][1] = -INFINITY;
+            sum[m][0] = sum[m][1] = 0.0f;
+#pragma unroll
+            for (int i = 0; i < D / 2; i++)
+                o[m][i / 4][i % 4] = 0.0f;
+        }
+    }
+};
+
+/* The part of S tokens of a tile, from its row `at` on, in the running maximum, sum and output; token: the
+ * first of them. */
+template <int D, int TYPE, int T, int S, int M>
 static __device__ __forceinline__ void
-tile_attend(float o[D / 8][4], float max[2], float sum[2],
-            const attention_query<D, attention_wide<D>::SHARED> &q,
-            attention_tile<D, TYPE, T> *tile, uint32_t token, const struct attention_seen_by &seen)
+tile_attend(attention_rows<D, M> &rows, attention_tile<D, TYPE, T> *tile, int at, uint32_t token)
 {
-    float s[T / 8][4], alpha[2];
+    float s[M][S / 8][4], alpha[2];
+    static_assert(TYPE != KV_TYPE_I8 || M == 1, "8 bits: one group a warp");
     if constexpr (TYPE == KV_TYPE_I8)
-        tile_scores_i8<D, T>(s, q, tile);
+        tile_scores_i8<D, T, S>(s[0], rows.q[0], tile, at);
     else
-        tile_scores<D, TYPE, T>(s, q, tile);
-    tile_weights<T>(s, token, seen, max, sum, alpha);
+        tile_scores<D, TYPE, T, S, M>(s, rows.q, tile, at);
+#pragma unroll
+    for (int m = 0; m < M; m++) {
+        tile_weights<S>(s[m], token, rows.seen[m], rows.max[m], rows.sum[m], alpha);
+        output_scale<D>(rows.o[m], alpha);
+    }
     if constexpr (TYPE == KV_TYPE_I8)
-        tile_output_i8<D, T>(o, s, alpha, tile);
+        tile_output_i8<D, T, S>(rows.o[0], s[0], tile, at);
     else
-        tile_output<D, TYPE, T>(o, s, alpha, tile);
+        tile_output<D, TYPE, T, S, M>(rows.o, s, tile, at);
 }
 
 /* ---- Outputs ---------------------------------------------------------------------------------------- */

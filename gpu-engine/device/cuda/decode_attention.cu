@@ -117,9 +117,7 @@ static __device__ __forceinline__ void block_leave(const struct decode_attention
 template <int D, int TYPE>
 static __device__ __forceinline__ void
 warp_attend(const struct decode_attention &a, const struct attention_range &range, uint32_t to,
-            const struct attention_seen_by &seen,
-            const attention_query<D, attention_wide<D>::SHARED> &q, decode_ring<D, TYPE> *ring,
-            float o[D / 8][4], float max[2], float sum[2])
+            attention_rows<D, 1> &rows, decode_ring<D, TYPE> *ring)
 {
     const int WARPS = decode_form<D>::WARPS, STAGES = decode_form<D>::STAGES;
     const uint32_t *table = a.kv.tables + (size_t)blockIdx.z * a.kv.table_stride;
@@ -140,8 +138,8 @@ warp_attend(const struct decode_attention &a, const struct attention_range &rang
             tile_fetch<D, TYPE, TILE>(a.kv, table, blockIdx.y, range_token(range, fetched, TILE),
                                       to, &ring->tile[next], 0);
         cp_async_commit();
-        tile_attend<D, TYPE, TILE>(o, max, sum, q, &ring->tile[stage], range_token(range, i, TILE),
-                                   seen);
+        tile_attend<D, TYPE, TILE, TILE, 1>(rows, &ring->tile[stage], 0,
+                                            range_token(range, i, TILE));
         stage = stage == STAGES - 1 ? 0 : stage + 1;
     }
     cp_async_wait<0>();
@@ -158,20 +156,22 @@ static __global__ void __launch_bounds__(decode_form<D>::WARPS * 32)
         return;
     const uint32_t group = a.n_heads / a.kv.n_kv_heads, begin = blockIdx.x * a.split_tokens;
     const uint32_t to = min(begin + a.split_tokens, span.end);
-    const struct attention_range range = attention_range(begin, to, span.first, span.sinks, TILE);
-    struct attention_seen_by seen = {{span.first, span.first}, {to, to}, a.n_sinks, 0.0f, 0.0f};
+    const struct attention_range range =
+        attention_range(begin, to, span.first, span.sinks, TILE, TILE);
     decode_ring<D, TYPE> *rings = (decode_ring<D, TYPE> *)shared_memory();
-    attention_query<D, attention_wide<D>::SHARED> q;
-    float o[D / 8][4] = {}, max[2] = {-INFINITY, -INFINITY}, sum[2] = {};
+    attention_rows<D, 1> rows;
 
-    seen_scale(seen, a.scale, a.softcap);
-    query_load<D, TYPE>(q, (uint32_t *)(rings + WARPS),
-                        a.q + ((size_t)blockIdx.z * a.n_heads + blockIdx.y * group) * D, D, group,
-                        cuda_kv_row_type(&a.kv));
-    warp_attend<D, TYPE>(a, range, to, seen, q, rings + threadIdx.x / 32, o, max, sum);
+    rows.init();
+    rows.seen[0] = {{span.first, span.first}, {to, to}, a.n_sinks, 0.0f, 0.0f};
+    seen_scale(rows.seen[0], a.scale, a.softcap);
+    query_load<D, TYPE>(
+        rows.q[0], (uint32_t *)(rings + WARPS) + threadIdx.x / 32 * attention_place<D, 1>::WORDS,
+        a.q + ((size_t)blockIdx.z * a.n_heads + blockIdx.y * group) * D, D, group,
+        cuda_kv_row_type(&a.kv));
+    warp_attend<D, TYPE>(a, range, to, rows, rings + threadIdx.x / 32);
     __syncthreads(); /* the rings are read: the warps' parts go over them */
     decode_left<D> *left = (decode_left<D> *)shared_memory();
-    warp_leave<D, TYPE>(left, o, max, sum);
+    warp_leave<D, TYPE>(left, rows.o[0], rows.max[0], rows.sum[0]);
     __syncthreads();
     block_leave<D>(a, left, span_pieces(span) == 1);
 }
@@ -217,7 +217,7 @@ static int decode_launch(const struct decode_attention *a, cuda_stream stream)
 {
     const int WARPS = decode_form<D>::WARPS;
     const uint32_t n_splits = n_splits_of(a);
-    const size_t rings = WARPS * (sizeof(decode_ring<D, TYPE>) + attention_wide<D>::BYTES);
+    const size_t rings = WARPS * (sizeof(decode_ring<D, TYPE>) + attention_place<D, 1>::BYTES);
     const size_t left = sizeof(decode_left<D>);
     const int rc =
         launch(decode_attention_kernel<D, TYPE>, dim3(n_splits, a->kv.n_kv_heads, a->n_seqs),

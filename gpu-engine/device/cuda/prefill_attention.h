@@ -4,8 +4,9 @@
  *
  * Must do:   4 * head_dim * n_heads flops per (query, visible token) pair, on tensor cores.
  * Must move: q and out, 4 * head_dim * n_heads bytes per row; K and V, 4 * head_dim * n_kv_heads per
- *            token, again for each 64 query rows and each head of a group (from L2, mostly).
- * Tiles of tokens begin at multiples of 16, and without a window at multiples of 64 (head_dim 256: 32). */
+ *            token, again for each 64 or 128 query rows and each head of a group (from L2, mostly).
+ * Scores are made for 32 tokens at a time, from multiples of 32 on: a row depends on its position and on what
+ * it sees, not on the chunk or the block that it is in. */
 #ifndef OMNI_GPU_ENGINE_DEVICE_CUDA_PREFILL_ATTENTION_H
 #define OMNI_GPU_ENGINE_DEVICE_CUDA_PREFILL_ATTENTION_H
 #include "gpu-engine/device/cuda/cuda_kv.h"
@@ -33,6 +34,9 @@ struct prefill_attention {
     uint32_t n_sinks; /* and the first so many */
     float scale;
     float softcap; /* as in decode_attention.h */
+    uint32_t
+        groups; /* of 16 rows a warp: 1, or 2 where that is built (head_dim 64 and 128, 16 bits); 0: by
+                        the number of blocks */
 };
 
 int prefill_attention(const struct prefill_attention *a, cuda_stream stream);

@@ -21,6 +21,7 @@ static const struct prefill_shape SHAPES[] = {
     {1, 1, 80, KV_TYPE_F16, 32, 0, 2, {{0, 33, 0, 0}, {33, 5, 70, 1}}, 0, 0, 0},
     {1, 2, 96, KV_TYPE_BF16, 64, 0, 1, {{0, 18, 50, 0}}, 0, 0, 0},
     {1, 2, 256, KV_TYPE_BF16, 32, 0, 2, {{0, 67, 0, 0}, {67, 4, 40, 1}}, 0, 0, 0},
+    {1, 1, 128, KV_TYPE_BF16, 32, 0, 1, {{0, 150, 20, 0}}, 0, 0, 0},
     /* Sinks, near and far from the window; capped scores. */
     {1, 1, 64, KV_TYPE_BF16, 32, 20, 3, {{0, 70, 0, 0}, {70, 16, 300, 1}, {86, 9, 66, 2}}, 4, 0, 0},
     {1, 2, 128, KV_TYPE_F16, 32, 30, 1, {{0, 65, 170, 0}}, 70, 0, 2.0f},
@@ -57,6 +58,19 @@ static int chunks_fill(struct check_run *r, struct prefill_attention *a,
     return 0;
 }
 
+/* One group of rows a warp, and two: the same bits. */
+static int run_groups(struct check_run *r, struct prefill_attention *a, size_t n)
+{
+    struct prefill_attention two = *a;
+
+    a->groups = 1;
+    two.groups = 2;
+    CHECK_ALLOC(r, two.out, CHECK_POOL, n);
+    CHECK_DO(check_wait(r, "prefill_attention", prefill_attention(a, r->stream)));
+    CHECK_DO(check_wait(r, "prefill_attention, two groups", prefill_attention(&two, r->stream)));
+    return check_bytes(r, "prefill_attention, two groups", two.out, a->out, n * sizeof *two.out);
+}
+
 static int check_shape(struct check_run *r, const struct prefill_shape *s)
 {
     struct prefill_attention a = {.n_chunks = s->n_chunks,
@@ -84,7 +98,7 @@ static int check_shape(struct check_run *r, const struct prefill_shape *s)
     if ((want.out = check_copy(r, a.out, n * sizeof *a.out)) == NULL)
         return -1;
     prefill_attention_ref(&want);
-    CHECK_DO(check_wait(r, "prefill_attention", prefill_attention(&a, r->stream)));
+    CHECK_DO(run_groups(r, &a, n));
     return check_elements(r, "prefill_attention", row_type, a.out, want.out, n,
                           1.5 * fmax(element_epsilon(s->type), element_epsilon(row_type)), 1.0);
 }
