@@ -386,9 +386,9 @@ int chat_template_open(const struct gguf *g, struct chat_template *out, struct g
     out->refuses_tools = has(t, "\"tool\"") || has(t, "'tool'");
     rc = find_form(out, t);
     if (rc)
-        gguf_error_set(err,
-                       "tokenizer.chat_template: not known (known: ChatML, Llama 2, Llama 3, "
-                       "Mistral, Phi-3): %.*s",
-                       (int)(t.len < 64 ? t.len : 64), t.data);
+        gguf_error_at_key(err, g, "tokenizer.chat_template",
+                          "not known (known: ChatML, Llama 2, Llama 3, "
+                          "Mistral, Phi-3): %.*s",
+                          (int)(t.len < 64 ? t.len : 64), t.data);
     return rc;
 }

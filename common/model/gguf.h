@@ -125,4 +125,9 @@ bool gguf_type_block(uint32_t type, uint32_t *values, uint32_t *bytes);
 void gguf_error_set(struct gguf_error *err, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
+/* The same about the value of a key: "<key> at offset N: ...", or where its default was the matter,
+ * "<key> (absent): ...". */
+void gguf_error_at_key(struct gguf_error *err, const struct gguf *g, const char *key,
+                       const char *format, ...) __attribute__((format(printf, 4, 5)));
+
 #endif

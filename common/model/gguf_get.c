@@ -4,6 +4,8 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,6 +24,22 @@ const struct gguf_entry *gguf_find_entry(const struct gguf *g, const char *key)
     const struct gguf_string k = {key, strlen(key)};
 
     return bsearch(&k, g->entries, (size_t)g->n_entries, sizeof(*g->entries), compare_key);
+}
+
+void gguf_error_at_key(struct gguf_error *err, const struct gguf *g, const char *key,
+                       const char *format, ...)
+{
+    const struct gguf_entry *e = gguf_find_entry(g, key);
+    char text[sizeof(err->text)];
+    va_list args;
+
+    va_start(args, format);
+    (void)vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    if (e)
+        gguf_error_set(err, "%s at offset %" PRIu64 ": %s", key, e->file_off, text);
+    else
+        gguf_error_set(err, "%s (absent): %s", key, text);
 }
 
 static int find(const struct gguf *g, const char *key, const struct gguf_entry **out,

@@ -19,7 +19,8 @@ static const struct architecture architectures[] = {
 };
 #define N_ARCHITECTURES (sizeof(architectures) / sizeof(architectures[0]))
 
-static int unknown_architecture(struct gguf_string name, struct gguf_error *err)
+static int unknown_architecture(const struct gguf *g, struct gguf_string name,
+                                struct gguf_error *err)
 {
     char known[128] = "";
     size_t used = 0;
@@ -27,8 +28,8 @@ static int unknown_architecture(struct gguf_string name, struct gguf_error *err)
     for (size_t i = 0; i < N_ARCHITECTURES && used < sizeof(known); i++)
         used += (size_t)snprintf(known + used, sizeof(known) - used, "%s%s", i ? ", " : "",
                                  architectures[i].name);
-    gguf_error_set(err, "general.architecture: %.*s is not known (known: %s)",
-                   (int)(name.len < 48 ? name.len : 48), name.data, known);
+    gguf_error_at_key(err, g, "general.architecture", "%.*s is not known (known: %s)",
+                      (int)(name.len < 48 ? name.len : 48), name.data, known);
     return -ENOTSUP;
 }
 
@@ -46,7 +47,7 @@ static int find_architecture(const struct gguf *g, const struct architecture **o
             *out = &architectures[i];
             return 0;
         }
-    return unknown_architecture(name, err);
+    return unknown_architecture(g, name, err);
 }
 
 static struct dense_op norm_op(const struct weight_view *w, float eps)

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <math.h>
+#include <stdio.h>
 
 static int load_heads(struct model_loader *l, uint32_t layer, struct attention_desc *a)
 {
@@ -13,8 +14,11 @@ static int load_heads(struct model_loader *l, uint32_t layer, struct attention_d
         rc = loader_layer_u32(l, "attention.head_count_kv", layer, 1, a->n_heads, a->n_heads,
                               &a->n_kv_heads);
     if (!rc && a->n_heads % a->n_kv_heads) {
-        gguf_error_set(l->err, "%s.attention.head_count_kv: layer %u: %u does not divide %u heads",
-                       l->arch, layer, a->n_kv_heads, a->n_heads);
+        char key[96];
+
+        (void)snprintf(key, sizeof(key), "%s.attention.head_count_kv", l->arch);
+        gguf_error_at_key(l->err, l->gguf, key, "layer %u: %u does not divide %u heads", layer,
+                          a->n_kv_heads, a->n_heads);
         rc = -EINVAL;
     }
     return rc;

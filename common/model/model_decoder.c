@@ -44,9 +44,9 @@ static int load_vocab(struct model_loader *l)
     m->n_vocab = (uint32_t)t->dims[1];
     if (gguf_get_array(l->gguf, "tokenizer.ggml.tokens", &tokens, NULL) == 0 &&
         tokens.n > m->n_vocab) {
-        gguf_error_set(
-            l->err, "tokenizer.ggml.tokens: %" PRIu64 " tokens, but token_embd.weight has %u rows",
-            tokens.n, m->n_vocab);
+        gguf_error_at_key(l->err, l->gguf, "tokenizer.ggml.tokens",
+                          "%" PRIu64 " tokens, but token_embd.weight has %u rows", tokens.n,
+                          m->n_vocab);
         return -EINVAL;
     }
     return loader_u32(l, "vocab_size", m->n_vocab, m->n_vocab, m->n_vocab, &m->n_vocab);
@@ -78,10 +78,10 @@ static int check_kind(struct model_loader *l, uint32_t layer, struct gguf_string
 
     if (kind.len == strlen(name) && memcmp(kind.data, name, kind.len) == 0)
         return 0;
-    gguf_error_set(l->err,
-                   "omni.attention.kind: layer %u: %.*s, but the other keys say %s (full and "
-                   "window are supported)",
-                   layer, shown, kind.data, name);
+    gguf_error_at_key(l->err, l->gguf, "omni.attention.kind",
+                      "layer %u: %.*s, but the other keys say %s (full and "
+                      "window are supported)",
+                      layer, shown, kind.data, name);
     return -ENOTSUP;
 }
 
@@ -95,7 +95,8 @@ static int check_kinds(struct model_loader *l)
     if (rc == -ENOENT)
         return 0;
     if (!rc && (kinds.type != GGUF_STRING || kinds.n != l->model->n_layers)) {
-        gguf_error_set(l->err, "omni.attention.kind: expected %u strings", l->model->n_layers);
+        gguf_error_at_key(l->err, l->gguf, "omni.attention.kind", "expected %u strings",
+                          l->model->n_layers);
         rc = -EINVAL;
     }
     for (uint32_t i = 0; !rc && gguf_array_next(&kinds, &cursor, &kind); i++)

@@ -12,7 +12,7 @@ static int check_range(struct model_loader *l, const char *key, uint64_t value, 
 {
     if (value >= low && value <= high)
         return 0;
-    gguf_error_set(l->err, "%s: expected %u to %u, found %" PRIu64, key, low, high, value);
+    gguf_error_at_key(l->err, l->gguf, key, "expected %u to %u, found %" PRIu64, low, high, value);
     return -EINVAL;
 }
 
@@ -51,13 +51,12 @@ static int read_layer_element(struct model_loader *l, const char *key, uint32_t 
     if (rc)
         return rc;
     if (a.n != l->model->n_layers) {
-        gguf_error_set(
-            l->err, "%s at offset %" PRIu64 ": expected one value per layer (%u), found %" PRIu64,
-            key, a.file_off, l->model->n_layers, a.n);
+        gguf_error_at_key(l->err, l->gguf, key, "expected one value per layer (%u), found %" PRIu64,
+                          l->model->n_layers, a.n);
         return -EINVAL;
     }
     if (gguf_array_u64(&a, layer, value)) {
-        gguf_error_set(l->err, "%s at offset %" PRIu64 ": expected integers >= 0", key, a.file_off);
+        gguf_error_at_key(l->err, l->gguf, key, "expected integers >= 0");
         return -EINVAL;
     }
     return 0;
@@ -108,8 +107,8 @@ int loader_f32(struct model_loader *l, const char *suffix, float fallback, float
     if (rc && (rc != -ENOENT || fallback == 0))
         return rc == -ENOENT ? -EINVAL : rc;
     if (!isfinite(value) || value <= 0) {
-        gguf_error_set(l->err, "%s: expected a finite number above 0, found %g", key,
-                       (double)value);
+        gguf_error_at_key(l->err, l->gguf, key, "expected a finite number above 0, found %g",
+                          (double)value);
         return -EINVAL;
     }
     *out = value;

@@ -47,8 +47,9 @@ static int read_type(struct model_loader *l, struct rope_desc *r)
             r->scaling = types[i].scaling;
             return 0;
         }
-    gguf_error_set(l->err, "%s: %.*s is not supported (none, linear, yarn, longrope are)", key,
-                   (int)(type.len < 32 ? type.len : 32), type.data);
+    gguf_error_at_key(l->err, l->gguf, key,
+                      "%.*s is not supported (none, linear, yarn, longrope are)",
+                      (int)(type.len < 32 ? type.len : 32), type.data);
     return -ENOTSUP;
 }
 
@@ -140,7 +141,7 @@ static int read_dims(struct model_loader *l, uint32_t layer, uint32_t *n_dims)
         *n_dims = 0;
     if (*n_dims % 2 == 0)
         return 0;
-    gguf_error_set(l->err, "%s: expected an even number, found %u", key, *n_dims);
+    gguf_error_at_key(l->err, l->gguf, key, "expected an even number, found %u", *n_dims);
     return -EINVAL;
 }
 

@@ -94,8 +94,8 @@ static void unknown_scheme(struct gguf_string name, struct gguf_error *err)
     for (size_t i = 0; i < N_SCHEMES && used < sizeof(known); i++)
         used += (size_t)snprintf(known + used, sizeof(known) - used, "%s%s", i ? ", " : "",
                                  schemes[i].name);
-    gguf_error_set(err, "tokenizer.ggml.pre: %.*s is not known (known: %s)",
-                   (int)(name.len < 48 ? name.len : 48), name.data, known);
+    gguf_error_set(err, "%.*s is not known (known: %s)", (int)(name.len < 48 ? name.len : 48),
+                   name.data, known);
 }
 
 static int compile(struct pretokenizer *p, const char *pattern, struct gguf_error *err)

@@ -21,21 +21,24 @@ static int read_kind(const struct gguf *g, enum vocab_kind *out, struct gguf_err
     *out = is_text(model, "gpt2") ? VOCAB_BYTES : VOCAB_CHARS;
     if (*out == VOCAB_BYTES || is_text(model, "llama"))
         return 0;
-    gguf_error_set(err,
-                   "tokenizer.ggml.model: %.*s is not known (known: gpt2, byte-level BPE; llama, "
-                   "SentencePiece's BPE)",
-                   (int)(model.len < 48 ? model.len : 48), model.data);
+    gguf_error_at_key(err, g, "tokenizer.ggml.model",
+                      "%.*s is not known (known: gpt2, byte-level BPE; llama, SentencePiece's BPE)",
+                      (int)(model.len < 48 ? model.len : 48), model.data);
     return -ENOTSUP;
 }
 
 static int open_pretokenizer(struct tokenizer *t, const struct gguf *g, struct gguf_error *err)
 {
     struct gguf_string pre = {"default", 7};
-    const int rc = gguf_get_string(g, "tokenizer.ggml.pre", &pre, err);
+    struct gguf_error why = {"out of memory"};
+    int rc = gguf_get_string(g, "tokenizer.ggml.pre", &pre, err);
 
     if (rc && rc != -ENOENT)
         return rc;
-    return pretokenizer_open(pre, &t->pretokenizer, err);
+    rc = pretokenizer_open(pre, &t->pretokenizer, &why);
+    if (rc)
+        gguf_error_at_key(err, g, "tokenizer.ggml.pre", "%s", why.text);
+    return rc;
 }
 
 /* Phi-3 with Llama's vocabulary; no key says so. */
@@ -70,7 +73,7 @@ static int read_id(const struct tokenizer *t, const struct gguf *g, const char *
         return rc;
     if (*out < t->vocab.n_tokens)
         return 0;
-    gguf_error_set(err, "%s: expected an id below %u, found %u", key, t->vocab.n_tokens, *out);
+    gguf_error_at_key(err, g, key, "expected an id below %u, found %u", t->vocab.n_tokens, *out);
     return -EINVAL;
 }
 

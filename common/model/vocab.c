@@ -130,8 +130,8 @@ static int fill_pool(struct vocab_builder *s)
     for (uint32_t i = 0; i < v->n_tokens; i++)
         total += s->texts[i].len;
     if (total > UINT32_MAX) {
-        gguf_error_set(s->err, "tokenizer.ggml.tokens: %" PRIu64 " bytes of text are too many",
-                       total);
+        gguf_error_at_key(s->err, s->g, "tokenizer.ggml.tokens",
+                          "%" PRIu64 " bytes of text are too many", total);
         return -EINVAL;
     }
     v->pool = malloc(total + 1);

@@ -189,8 +189,7 @@ static void test_unknown_architecture(void **state)
 
     (void)state;
     scratch_begin(&s, "mamba");
-    scratch_expect(
-        &s, "general.architecture: mamba is not known (known: llama, qwen2, qwen3, phi3, smollm3)");
+    scratch_expect(&s, "mamba is not known (known: llama, qwen2, qwen3, phi3, smollm3)");
 }
 
 static void test_wrong_shape(void **state)
@@ -251,7 +250,7 @@ static void test_bad_hyper_parameters(void **state)
     scratch_begin(&s, "llama");
     gguf_writer_u32(s.w, "llama.attention.head_count", 0);
     scratch_tensors(&s, 8);
-    scratch_expect(&s, "llama.attention.head_count: expected 1 to");
+    scratch_expect(&s, ": expected 1 to 16384, found 0");
     scratch_begin(&s, "llama");
     gguf_writer_u32(s.w, "llama.attention.head_count", 2);
     gguf_writer_u32s(s.w, "llama.attention.head_count_kv", two, 2);
@@ -261,7 +260,7 @@ static void test_bad_hyper_parameters(void **state)
     gguf_writer_u32(s.w, "llama.attention.head_count", 2);
     gguf_writer_string(s.w, "llama.rope.scaling.type", "dynamic");
     scratch_tensors(&s, 8);
-    scratch_expect(&s, "llama.rope.scaling.type: dynamic is not supported");
+    scratch_expect(&s, ": dynamic is not supported");
 }
 
 static void test_attention_kinds_refused(void **state)
