@@ -6,7 +6,8 @@
 FOLDER: further templates, one *.jinja each (those that come with models, say); OUT.json then has them as well.
 Without it the templates below are rendered: the models' own where they are short, and for Qwen 3, Llama 3.1 and
 SmolLM3, whose own are mostly about tools, the part that a conversation without tools runs through.  A line with today's
-date is left out, as ours leaves it out.  Made with jinja2 3.1.6.
+date is left out, as ours leaves it out.  Every case has what jinja2 makes of it, `text` or `error`; where the text is not
+what the conversation says, `ours_refuses` says why (a decision of ours, not of the template).  Made with jinja2 3.1.6.
 """
 import glob
 import json
@@ -376,7 +377,7 @@ def golden_of(name, template):
         for messages in conversations:
             case = render(template, messages, prompt, bos, eos)
             if misrendered(name, case, messages):
-                case = {"error": misrendered(name, case, messages)}
+                case["ours_refuses"] = misrendered(name, case, messages)
             cases.append({"messages": messages, "add_generation_prompt": prompt, **case})
     return {"name": name, "template": template, "bos": bos, "eos": eos, "cases": cases}
 
