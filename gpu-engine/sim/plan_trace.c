@@ -17,8 +17,8 @@ static const char *const column_names[N_COLUMNS][8] = {
     {"ContextTokens", "input_length", "input_tokens", "num_prefill_tokens", "prompt_len"},
     {"GeneratedTokens", "output_length", "output_tokens", "num_decode_tokens", "output_len"}};
 static const char *const column_docs[N_COLUMNS] = {
-    "arrival times (TIMESTAMP, arrival_s, issue_s, time); lengths alone go with "
-    "--trace poisson:RATE:LENGTHS",
+    ("arrival times (TIMESTAMP, arrival_s, issue_s, time); lengths alone go with "
+     "--trace poisson:RATE:LENGTHS"),
     "prompt tokens (ContextTokens, input_length, input_tokens, num_prefill_tokens)",
     "output tokens (GeneratedTokens, output_length, output_tokens, num_decode_tokens)"};
 
@@ -257,8 +257,9 @@ void plan_trace_fini(struct plan_trace *t)
 struct plan_arrival plan_trace_at(const struct plan_trace *t, uint64_t i, double scale)
 {
     struct plan_arrival a = t->arrivals[i % t->n];
+    uint64_t n_rounds = i / t->n;
 
-    a.at_s = (a.at_s + (double)(i / t->n) * t->span_s) / scale;
+    a.at_s = (a.at_s + (double)n_rounds * t->span_s) / scale;
     return a;
 }
 

@@ -99,15 +99,44 @@ static bool parse_kind(struct sim_lengths *l, const char *text, double sigma)
 
 static bool parse_means(struct sim_lengths *l, const char *text, double sigma)
 {
-    unsigned in, out;
-    char rest;
+    char *end;
+    unsigned long in = strtoul(text, &end, 10);
 
-    if (sscanf(text, "%u/%u%c", &in, &out, &rest) != 2 || in == 0 || out == 0 || in > 1000000 ||
-        out > 1000000)
+    if (end == text || *end != '/')
         return false;
-    sim_length_set(&l->in, in, sigma, MEAN_CAP * in);
-    sim_length_set(&l->out, out, sigma, MEAN_CAP * out);
+    const char *second = end + 1;
+    unsigned long out = strtoul(second, &end, 10);
+    if (end == second || *end != '\0' || in == 0 || out == 0 || in > 1000000 || out > 1000000)
+        return false;
+    sim_length_set(&l->in, (double)in, sigma, MEAN_CAP * (uint32_t)in);
+    sim_length_set(&l->out, (double)out, sigma, MEAN_CAP * (uint32_t)out);
     return true;
+}
+
+/* The next word of the file as a number.  1; 0: the file has ended; -1: it is none. */
+static int next_number(FILE *f, double *x)
+{
+    char word[64], *end;
+
+    if (fscanf(f, "%63s", word) != 1)
+        return feof(f) ? 0 : -1;
+    *x = strtod(word, &end);
+    return *end == '\0' && isfinite(*x) ? 1 : -1;
+}
+
+/* As next_number, for two numbers of tokens. */
+static int next_pair(FILE *f, struct sim_pair *pair)
+{
+    double in, out;
+    int n = next_number(f, &in);
+
+    if (n != 1)
+        return n;
+    if (next_number(f, &out) != 1 || in < 0 || out < 0 || in > UINT32_MAX || out > UINT32_MAX ||
+        in != floor(in) || out != floor(out))
+        return -1;
+    *pair = (struct sim_pair){.n_in = (uint32_t)in, .n_out = (uint32_t)out};
+    return 1;
 }
 
 static int read_pairs(struct sim_lengths *l, FILE *f, const char *path, struct error *err)
@@ -116,7 +145,7 @@ static int read_pairs(struct sim_lengths *l, FILE *f, const char *path, struct e
     struct sim_pair pair;
     int n;
 
-    while ((n = fscanf(f, "%u %u", &pair.n_in, &pair.n_out)) == 2) {
+    while ((n = next_pair(f, &pair)) == 1) {
         if (pair.n_in == 0 || pair.n_out == 0)
             return error_set(err, -EINVAL, "%s: line %u: lengths are not positive", path,
                              l->n_pairs + 1);
@@ -129,7 +158,7 @@ static int read_pairs(struct sim_lengths *l, FILE *f, const char *path, struct e
         }
         l->pairs[l->n_pairs++] = pair;
     }
-    if (n != EOF || l->n_pairs == 0)
+    if (n != 0 || l->n_pairs == 0)
         return error_set(err, -EINVAL, "%s: line %u is no pair of lengths", path, l->n_pairs + 1);
     return 0;
 }
@@ -228,14 +257,14 @@ static int read_times(struct sim_times *t, FILE *f, const char *path, struct err
     double at_s, first = 0;
     int n;
 
-    while ((n = fscanf(f, "%lf", &at_s)) == 1) {
+    while ((n = next_number(f, &at_s)) == 1) {
         first = t->n == 0 ? at_s : first;
         if (t->n > 0 && at_s - first < t->at_s[t->n - 1])
             return error_set(err, -EINVAL, "%s: line %u: times go back", path, t->n + 1);
         if (append_time(t, &cap, at_s - first) != 0)
             return error_set(err, -ENOMEM, "%s: no memory", path);
     }
-    if (n != EOF || t->n < 2 || t->at_s[t->n - 1] <= 0)
+    if (n != 0 || t->n < 2 || t->at_s[t->n - 1] <= 0)
         return error_set(err, -EINVAL, "%s: line %u is no time of arrival", path, t->n + 1);
     t->span_s = t->at_s[t->n - 1] * t->n / (t->n - 1);
     return 0;
@@ -276,8 +305,9 @@ static double recorded_s(const struct sim_arrivals *a, uint64_t i)
 {
     const struct sim_times *t = a->times;
     double scale = t->n / t->span_s / a->rate;
+    uint64_t n_rounds = i / t->n;
 
-    return scale * (t->at_s[i % t->n] + (double)(i / t->n) * t->span_s);
+    return scale * (t->at_s[i % t->n] + (double)n_rounds * t->span_s);
 }
 
 /* Candidates at the highest rate, of which those that the present rate has are taken. */

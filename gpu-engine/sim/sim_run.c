@@ -36,7 +36,9 @@ static uint32_t fit_chunk(const struct sim_run *r)
     double ctx = sim_lengths_mean_in(&o->load.ls) + sim_lengths_mean_out(&o->load.ls) / 2;
     uint32_t before = (uint32_t)(sim_lengths_mean_in(&o->load.be) / 2);
 
-    for (double i = 0; i < ls_decodes(o); i++)
+    uint32_t n_decodes = (uint32_t)ceil(ls_decodes(o));
+
+    for (uint32_t i = 0; i < n_decodes; i++)
         latency_load_add_decode(m, &load, (uint32_t)ctx + 1, true);
     uint32_t n =
         latency_chunk_within(m, &load, before, CHUNK_MAX, budget_share * o->tpot_slo_s * 1e9);

@@ -238,7 +238,7 @@ static void set_timing(struct sim_timing *t, uint32_t n_layers, uint32_t rows_ma
 /* Elements of the widest layer. */
 static uint32_t widest(const struct kv_geometry *g, uint32_t (*width)(const struct kv_layer *))
 {
-    uint32_t most = 0;
+    uint32_t most = 1; /* a layer is not empty */
 
     for (uint32_t l = 0; l < g->n_layers; l++)
         most = width(&g->layer[l]) > most ? width(&g->layer[l]) : most;
