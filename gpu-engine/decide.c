@@ -149,7 +149,9 @@ static uint32_t sort_by_age(struct engine *e, uint32_t *order)
 
 static enum sched_place place_of(const struct sequence *s)
 {
-    switch (s->state) {
+    enum sequence_state state = s->state;
+
+    switch (state) {
     case SEQUENCE_COMPUTING:
         return SCHED_DEVICE;
     case SEQUENCE_COPY_OUT:
