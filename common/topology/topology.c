@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/log.h"
+
 static void add_core(struct topology_node *node, hwloc_const_bitmap_t cpuset)
 {
     int first = hwloc_bitmap_first(cpuset);
@@ -47,6 +49,47 @@ static int read_all(struct topology *t, hwloc_topology_t h, struct error *err)
     return t->n_nodes > 0 ? 0 : error_set(err, -ENODEV, "no NUMA node with a usable cpu was found");
 }
 
+/* Where hwloc learns nothing of the machine (some containers): one node of the cpus that we may use,
+ * each of them a core. */
+static int read_allowed(struct topology *t, struct error *err)
+{
+    struct topology_node *node = &t->node[0];
+    cpu_set_t allowed;
+    char list[128];
+
+    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0)
+        return error_set(err, -errno, "neither hwloc nor the kernel tells which cpus there are");
+    memset(node, 0, sizeof *node);
+    for (uint32_t cpu = 0; cpu < TOPOLOGY_CPUS_MAX && cpu < CPU_SETSIZE; cpu++) {
+        if (!CPU_ISSET(cpu, &allowed) || node->n_cores == TOPOLOGY_CORES_MAX)
+            continue;
+        node->core_cpu[node->n_cores++] = (uint16_t)cpu;
+        cpu_set_add(&node->cpus, cpu);
+    }
+    t->n_nodes = 1;
+    t->n_cores = t->n_cpus = node->n_cores;
+    topology_format_cpus(&node->cpus, list, sizeof list);
+    log_warn("topology_unknown", "taken=\"one node, cpus %s\" remedy=\"engine.cpus, worker.cpus\"",
+             list);
+    return 0;
+}
+
+/* hwloc can count cpus without the system's help, and no more than that. */
+static bool has_counted_only(hwloc_topology_t h)
+{
+    return !hwloc_topology_get_support(h)->discovery->numa &&
+           hwloc_get_nbobjs_by_type(h, HWLOC_OBJ_CORE) == 0;
+}
+
+static int read_machine(struct topology *t, hwloc_topology_t h, struct error *err)
+{
+    hwloc_topology_set_flags(h, HWLOC_TOPOLOGY_FLAG_IS_THISSYSTEM |
+                                    HWLOC_TOPOLOGY_FLAG_RESTRICT_TO_CPUBINDING);
+    if (hwloc_topology_load(h) != 0 || has_counted_only(h))
+        return read_allowed(t, err);
+    return read_all(t, h, err);
+}
+
 int topology_load(struct topology *t, const char *synthetic, struct error *err)
 {
     hwloc_topology_t h;
@@ -63,10 +106,11 @@ int topology_load(struct topology *t, const char *synthetic, struct error *err)
         return error_set(err, -EINVAL, "topology \"%s\" is not understood", synthetic);
     }
     if (!t->synthetic)
-        hwloc_topology_set_flags(h, HWLOC_TOPOLOGY_FLAG_IS_THISSYSTEM |
-                                        HWLOC_TOPOLOGY_FLAG_RESTRICT_TO_CPUBINDING);
-    rc = hwloc_topology_load(h) == 0 ? read_all(t, h, err)
-                                     : error_set(err, -EIO, "hwloc cannot read the topology");
+        rc = read_machine(t, h, err);
+    else if (hwloc_topology_load(h) == 0)
+        rc = read_all(t, h, err);
+    else
+        rc = error_set(err, -EIO, "topology \"%s\" cannot be loaded", synthetic);
     hwloc_topology_destroy(h);
     return rc;
 }

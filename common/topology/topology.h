@@ -39,7 +39,8 @@ struct topology {
     struct topology_node node[TOPOLOGY_NODES_MAX];
 };
 
-/* synthetic NULL: OMNI_TOPOLOGY if set, else the machine. */
+/* synthetic NULL: OMNI_TOPOLOGY if set, else the machine; where hwloc knows nothing of it, one node of
+ * the cpus that this process may use, and a warning (topology_unknown). */
 int topology_load(struct topology *t, const char *synthetic, struct error *err);
 
 /* Where one program (or one worker of the group) runs. */

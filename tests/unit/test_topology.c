@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -284,9 +285,41 @@ static void this_machine_can_be_read_and_pinned(void **state)
     assert_int_equal(topology_load(&t, "nonsense", &err), -EINVAL);
 }
 
+/* However little hwloc finds: one node, and what the kernel lets us use. */
+static void test_without_hwloc(void **state)
+{
+    static const char *const components[] = {"stop", "no_os,stop"};
+    cpu_set_t all, first;
+    struct topology t;
+    uint32_t cpu = 0;
+
+    (void)state;
+    unsetenv("OMNI_TOPOLOGY");
+    assert_int_equal(sched_getaffinity(0, sizeof all, &all), 0);
+    while (!CPU_ISSET(cpu, &all))
+        cpu++;
+    CPU_ZERO(&first);
+    CPU_SET(cpu, &first);
+    for (int i = 0; i < 2; i++) {
+        setenv("HWLOC_COMPONENTS", components[i], 1);
+        load(&t, NULL);
+        assert_int_equal(t.n_nodes, 1);
+        assert_int_equal(t.n_cores, CPU_COUNT(&all));
+        assert_int_equal(t.n_cpus, CPU_COUNT(&all));
+        assert_int_equal(sched_setaffinity(0, sizeof first, &first), 0);
+        load(&t, NULL);
+        assert_int_equal(t.n_cores, 1);
+        assert_int_equal(t.node[0].core_cpu[0], cpu);
+        assert_true(cpu_set_has(&t.node[0].cpus, cpu));
+        assert_int_equal(sched_setaffinity(0, sizeof all, &all), 0);
+    }
+    unsetenv("HWLOC_COMPONENTS");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_without_hwloc), /* before one that pins itself */
         cmocka_unit_test(nodes_of_synthetic_machines),
         cmocka_unit_test(workers_threads_and_memory_are_at_home),
         cmocka_unit_test(two_cores_are_split),
