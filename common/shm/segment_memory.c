@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "common/base/round.h"
+#include "common/shm/memory_room.h"
 
 #define MIB (1024.0 * 1024.0)
 
@@ -57,53 +58,44 @@ int segment_memory_map(struct segment *s, struct error *err)
     return 0;
 }
 
-/* Memory the kernel could hand out now; a tmpfs may promise more than the machine has. */
-static uint64_t memory_available(void)
+static int no_space(const struct segment *s, struct memory_room room, struct error *err)
 {
-    static const char key[] = "MemAvailable:";
-    FILE *f = fopen("/proc/meminfo", "re");
-    char line[128];
-    uint64_t kib = UINT64_MAX / 1024;
+    const char *where = room.is_a_group ? " in this memory control group" : "";
+    const char *remedy = room.is_a_group
+                             ? "raise its limit (memory.max, docker run --memory=...)"
+                             : "enlarge that filesystem (mount -o remount,size=..., docker run "
+                               "--shm-size=...), let shm.dir name a larger tmpfs or hugetlbfs";
 
-    if (f == NULL)
-        return UINT64_MAX;
-    while (fgets(line, sizeof line, f) != NULL) {
-        if (strncmp(line, key, strlen(key)) != 0)
-            continue;
-        kib = strtoull(line + strlen(key), NULL, 10);
-        break;
-    }
-    fclose(f);
-    return kib * 1024;
+    return error_set(err, -ENOSPC,
+                     "%s: needs %.1f MiB, free are %.1f MiB%s: %s, or lower worker.arena_mb / "
+                     "worker.slots",
+                     s->path, (double)s->bytes / MIB, (double)room.bytes / MIB, where, remedy);
 }
 
-static int no_space(const struct segment *s, uint64_t available, struct error *err)
+/* What the file system has; of a tmpfs, no more than the kernel could hand out now. */
+static struct memory_room room_on(const struct statfs *fs)
 {
-    return error_set(
-        err, -ENOSPC,
-        "%s: needs %.1f MiB, free are %.1f MiB: enlarge that filesystem (mount -o "
-        "remount,size=..., docker run --shm-size=...), let shm.dir name a larger tmpfs "
-        "or hugetlbfs, or lower worker.arena_mb / worker.slots",
-        s->path, (double)s->bytes / MIB, (double)available / MIB);
+    struct memory_room room = {.bytes = (uint64_t)fs->f_bavail * (uint64_t)fs->f_bsize};
+
+    if (fs->f_type != TMPFS_MAGIC)
+        return room;
+    struct memory_room memory = memory_room_now("/proc", "/sys/fs/cgroup");
+    return memory.bytes < room.bytes ? memory : room;
 }
 
 /* Allocates every page now: later, a page that cannot be had is a SIGBUS. */
 static int allocate(const struct segment *s, const struct statfs *fs, struct error *err)
 {
-    uint64_t available = (uint64_t)fs->f_bavail * (uint64_t)fs->f_bsize;
+    struct memory_room room = room_on(fs);
     int code;
 
-    if (fs->f_type == TMPFS_MAGIC) {
-        uint64_t memory = memory_available();
-        available = memory < available ? memory : available;
-    }
-    if (s->bytes > available)
-        return no_space(s, available, err);
+    if (s->bytes > room.bytes)
+        return no_space(s, room, err);
     do
         code = posix_fallocate(s->fd, 0, (off_t)s->bytes);
     while (code == EINTR);
     if (code == ENOSPC || code == ENOMEM)
-        return no_space(s, available, err);
+        return no_space(s, room, err);
     if (code != 0)
         return error_set(err, -code, "%s: allocate %.1f MiB: %s", s->path, (double)s->bytes / MIB,
                          strerror(code));

@@ -313,7 +313,8 @@ def kill_by_memory(group, limit):
 
 
 def with_a_memory_limit(expected):
-    """What the kernel kills for its memory concerns nobody else: clients know, and it serves again where it has room."""
+    """An arena that a control group has no room for is refused, with the remedy.  What the kernel kills for its memory concerns nobody else: clients know, and it serves
+    again where it has room."""
     limit = MemoryLimit(24 << 20)
     try:
         if limit.folder is None:
@@ -326,7 +327,9 @@ def with_a_memory_limit(expected):
             process = group.start_program("engine-0", preexec=limit.enter)
             process.wait(30 * PATIENCE)
             del group.running["engine-0"]
-            assert process.returncode == -signal.SIGKILL, f"engine under a limit of 24 MiB: {process.returncode}"
+            said = group.log("engine-0", 50)
+            assert process.returncode > 0, f"engine under a limit of 24 MiB: {process.returncode}\n{said}"
+            assert re.search(r"cannot_go_on .*arena.*needs \d.*free are \d.*control group.*memory\.max", said), said
             assert "no engine" in group.omni("run", "--prompt-file", group.config, "--class", "ls").stderr
             limit.set(1 << 30)
             group.start_program("engine-0", preexec=limit.enter)

@@ -1,4 +1,5 @@
 omni_test(test_segment fast LIBS omni_shm SOURCES test_segment.c shm_test.c)
+omni_test(test_memory_room fast LIBS omni_shm SOURCES test_memory_room.c)
 omni_test(test_engine_page fast LIBS omni_shm SOURCES test_engine_page.c shm_test.c)
 omni_test(test_ring fast LIBS omni_shm SOURCES test_ring.c)
 omni_test(test_job_table fast LIBS omni_shm SOURCES test_job_table.c shm_test.c)
