@@ -5,7 +5,7 @@ import statistics
 import sys
 import tempfile
 
-from omni_e2e import Group, LsLoad, tiny_model, watchdog
+from omni_e2e import Group, LsLoad, tiny_model, wait_until, watchdog
 
 N_TOKENS = 120
 GAP_TIMES_MAX = 5
@@ -54,12 +54,20 @@ def test_device(model, offload, n_blocks, expected):
 
 
 def test_arena(model, expected):
-    """Arenas that hold three BE at a time."""
+    """An arena that holds some of the BE at a time: the others wait until there is room."""
     with Group(1, model=model, settings={"engine.offload": "always", "worker.arena_mb": 1}) as group:
         group.start()
         total = group.stats("arena_blocks_total")
         assert tokens(group.run(BE)) == expected[0], "small arena: other tokens"
+        process = group.run_begin([dict(one, max_tokens=500) for one in BE])
+
+        def is_short():
+            now = group.stats()
+            return now["arena_blocks_free"] <= 2 and now["resident"] > 0 and now["waiting"] + now["running"] > 0
+        wait_until(is_short, 30, "the arena is full, and others wait")
+        assert all(one["output_tokens"] == 500 for one in group.run_end(process))
         group.expect_all_free()
+        assert group.stats("copies_out") >= 2 * len(BE), group.stats()
         on_worker = group.stats("tokens_worker")
         print(f"   offload=always, {total} arena blocks: {on_worker} tokens on the worker", flush=True)
         assert on_worker > 0
@@ -71,7 +79,7 @@ def main():
         expected = expected_of(model)
         print("1. little device memory", flush=True)
         never = test_device(model, "never", 26, expected)
-        assert never["yields"] > 0 and never["copies_out"] == 0, never
+        assert never["yields"] > 0 and never["recomputed_tokens"] > 0 and never["copies_out"] == 0, never
         auto = test_device(model, "auto", 26, expected)
         assert auto["copies_out"] > 0, auto
         print("2. little arena memory", flush=True)

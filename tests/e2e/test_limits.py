@@ -34,8 +34,17 @@ def answer_to(client, **fields):
     return message
 
 
+def source_of(functions, name, seen):
+    """Of a function of a test, and of those of the same file that it calls."""
+    seen.add(name)
+    text = functions[name]
+    return text + "".join(source_of(functions, one, seen) for one in re.findall(r"\b(\w+)\(", text)
+                          if one in functions and one not in seen)
+
+
 def test_table():
-    """Every row of the page names counters that programs have, or events that their sources log, and tests that exist."""
+    """Every row of the page names counters that programs have, or events that their sources log, and tests that look at
+    each of them; a row that only says that nothing happens has none."""
     with Group(1, settings={"engine.offload": "always"}) as group:
         group.start()
         names = {name for page in ("router", "gpu-engine", "cpu-attnd") for name in omni_shm.stats(group.segments, page)}
@@ -47,12 +56,16 @@ def test_table():
     assert len(rows) >= 15 and all(len(row) == 4 for row in rows), rows
     for limit, _, counters_of, tests in rows:
         counted = re.findall(r"(log )?`([^`]+)`", counters_of)
-        assert counted and re.findall(r"`", tests), f"{limit}: no counter, or no test"
-        for log, name in counted:
-            assert name in names or log and re.search(rf'"{name}["=]', sources), f"{limit}: nobody counts {name}"
+        assert (counted or counters_of.strip() == "-") and "`" in tests, f"{limit}: no counter, or no test"
+        tested = ""
         for script, function in re.findall(r"`(\w+)\.(\w+)`", tests):
             with open(os.path.join(ROOT, "tests/e2e", script + ".py"), encoding="utf-8") as file:
-                assert f"\ndef {function}(" in file.read(), f"{limit}: {script} has no {function}"
+                functions = dict(re.findall(r"^def (\w+)\((.*?)(?=^\S|\Z)", file.read(), re.MULTILINE | re.DOTALL))
+            assert function in functions, f"{limit}: {script} has no {function}"
+            tested += source_of(functions, function, set()) + functions.get("main", "")
+        for log, name in counted:
+            assert name in names or log and re.search(rf'"{name}["=]', sources), f"{limit}: nobody counts {name}"
+            assert re.search(rf"\b{name}\b", tested), f"{limit}: no test looks at {name}"
 
 
 def test_sessions():
@@ -68,6 +81,7 @@ def test_sessions():
             client.__exit__()
         wait_until(lambda: (hello(group) or {}).get("t") == "welcome", 10, "room again")
         wait_until(lambda: counters(group)["sessions_refused"] >= 1, 10, "the refusal is counted")
+        wait_until(lambda: counters(group)["sessions_not_dialled"] >= 1, 10, "a welcome that nobody follows ends")
 
 
 def test_queue_and_context():
@@ -87,6 +101,7 @@ def test_queue_and_context():
                        for one in refused), refused
             by_class = group.status()["classes"]
             assert by_class["be"]["refused"] >= 5 and by_class["be"]["queued"] <= 2, by_class
+            wait_until(lambda: counters(group)["be_refused"] >= 5, 5, "the refusals are counted")
         with Client(group) as client:
             wait_until(lambda: group.stats("running") + group.stats("waiting") == 0, 20, "the others ended")
             for fields, field in (({"tokens": [1] * 600, "max_tokens": 1}, "tokens"),
@@ -95,6 +110,7 @@ def test_queue_and_context():
                 said = answer_to(client, **fields)
                 assert said["code"] == "too_long" and said["field"] == field and not said["retryable"], said
                 assert "512" in said["message"], said
+            wait_until(lambda: counters(group)["be_refused"] >= 8, 5, "these are counted as well")
 
 
 def test_sequences():
@@ -122,6 +138,7 @@ def test_kv():
         with Client(group) as client:
             said = answer_to(client, tokens=[1] * 200, max_tokens=100)
             assert said["code"] == "no_capacity" and said["field"] == "max_tokens", said
+            wait_until(lambda: counters(group)["be_refused"] == 1, 5, "the refusal is counted")
         done = group.run([dict(SHORT[0], max_tokens=120, tokens=[i] * 20) for i in range(6)])
         assert all(one["output_tokens"] == 120 for one in done), done
         group.expect_all_free()
@@ -152,10 +169,16 @@ def test_files():
         wait_until(lambda: 1 <= counters(group)["sessions_max"] < 16, 5, "so many sessions fit")
         first = tokens(group.run(SHORT))
         with Client(group):
-            for _ in range(20):
-                assert hello(group)["t"] in ("welcome", "error")
+            said = [hello(group) for _ in range(20)]
+            assert said[0]["t"] == "welcome" and all(one["t"] in ("welcome", "error") for one in said), said
+            refused = [one for one in said if one["t"] == "error"]
+            assert refused and all(one["code"] == "no_capacity" and one["retryable"] for one in refused), said
+            wait_until(lambda: counters(group)["sessions_refused"] >= len(refused), 5, "the refusals are counted")
+        for name in ("engine-0", "attnd-0"):
+            assert len(os.listdir(f"/proc/{group.running[name].pid}/fd")) < 24, f"{name} has many files open"
         time.sleep(3 * PATIENCE)  # those that nobody dialled are closed again after a lease
         assert tokens(group.run(SHORT)) == first
+        assert "accept" not in group.log("router", 200), group.log("router", 200)
 
 
 def on_one_core(expected):

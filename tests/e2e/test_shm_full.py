@@ -39,6 +39,7 @@ def test_too_small(model, folder):
         said = done.stdout + done.stderr
         print("   " + said.strip().splitlines()[-1])
         assert done.returncode > 0, f"exit {done.returncode}\n{said}"
+        assert "cannot_go_on" in said, said
         assert len(re.findall(r"\b\d+\b", said)) >= 2 and "need" in said and "free" in said and folder in said, said
         left = [one for one in os.listdir(os.path.join(folder, group.name)) if "arena" in one]
         assert not left, f"half-made segments stay: {left}"
