@@ -105,7 +105,8 @@ bool segment_role_held(const struct segment *s, enum segment_role role);
  * success.  Files that are not ours are left and counted. */
 int segment_unlink_stale(const char *dir, uint32_t *n_removed, uint32_t *n_busy, struct error *err);
 
-/* Bytes of the mapping that are really backed by huge pages now (reads /proc/self/smaps: slow). */
+/* Bytes of the segment that are really huge pages, touched or not (reads a byte of each, and
+ * /proc/self/smaps: slow). */
 uint64_t segment_huge_bytes(const struct segment *s);
 
 /* NUMA node that holds the page at offset off, or -errno (pages never touched: -ENOENT). */

@@ -186,6 +186,13 @@ static bool parse_mapping(const char *line, uint64_t *start, uint64_t *end)
     return *blank == ' ';
 }
 
+/* smaps tells of what this process has mapped, and what was allocated has not been touched here. */
+static void touch_each_huge_page(const struct segment *s)
+{
+    for (uint64_t off = 0; off < s->bytes; off += SHM_HUGE_PAGE)
+        (void)*(const volatile uint8_t *)(s->base + off);
+}
+
 uint64_t segment_huge_bytes(const struct segment *s)
 {
     FILE *f = fopen("/proc/self/smaps", "re");
@@ -198,6 +205,7 @@ uint64_t segment_huge_bytes(const struct segment *s)
             fclose(f);
         return 0;
     }
+    touch_each_huge_page(s);
     while (fgets(line, sizeof line, f) != NULL) {
         if (parse_mapping(line, &start, &end))
             inside = start >= (uintptr_t)s->base && end <= (uintptr_t)s->base + s->bytes;

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """A small shm.dir, as containers have one (64 MB): what does not fit is an error at start that names needed, free and
-the remedy, and leaves no half-made segment; what fits serves, and goes on when others have filled the rest.
+the remedy, and leaves no half-made segment; what fits serves, and goes on when others have filled the rest.  And mounts
+with huge pages and without.
 Needs a mount: skipped (77) unless root."""
 
 import contextlib
@@ -10,17 +11,18 @@ import signal
 import subprocess
 import tempfile
 
+import omni_shm
 from omni_e2e import BIN, Group, skip, tiny_model, watchdog
 
 SHORT = [{"tokens": [i, 1, 2], "max_tokens": 24, "ignore_eos": True} for i in range(4)]
 
 
 @contextlib.contextmanager
-def small_tmpfs():
+def mounted_tmpfs(options):
     if os.geteuid() != 0:
-        skip("only root may mount a small tmpfs")
+        skip("only root may mount a tmpfs")
     with tempfile.TemporaryDirectory() as folder:
-        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", folder], check=False,
+        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=False,
                                  capture_output=True, text=True)
         if mounted.returncode != 0:
             skip(f"no mount here: {mounted.stderr.strip()}")
@@ -69,12 +71,47 @@ def test_filled_up(model, folder):
             assert [one["tokens"] for one in group.run(SHORT)] == expected, f"other tokens after {name} came back"
             assert "no_statistics_page" not in group.log(name, 50), group.log(name, 50)
         os.unlink(theirs)
+        return expected
+
+
+def test_pages(model, huge, expected):
+    """Whether a mount gives huge pages is what status and the log say, and nothing else changes."""
+    with mounted_tmpfs(f"size=256m,huge={huge}") as folder:
+        settings = {"engine.offload": "always", "shm.dir": folder, "worker.arena_mb": 32}
+        with Group(1, model=model, settings=settings) as group:
+            group.start()
+            assert [one["tokens"] for one in group.run(SHORT)] == expected, f"huge={huge}: other tokens"
+            worker = group.status()["engines"][0]["workers"][0]
+            print(f"   huge={huge}: {worker['huge_bytes']} of {worker['arena_bytes']} arena bytes", flush=True)
+            stats = omni_shm.stats(os.path.join(folder, group.name), "gpu-engine")
+            assert stats["arena_huge_bytes"] == worker["huge_bytes"], (stats, worker)
+            few = worker["huge_bytes"] < worker["arena_bytes"] / 2
+            assert worker["huge_bytes"] == 0 if huge == "never" else not few, worker
+            assert ("arena_small_pages" in group.log("engine-0", 50)) == few, group.log("engine-0", 50)
+
+
+def has_huge_pages():
+    """The kernel has them for tmpfs, and memory is not too scattered to make some."""
+    with mounted_tmpfs("size=64m,huge=always") as folder, open(folder + "/probe", "wb") as file:
+        os.posix_fallocate(file.fileno(), 0, 32 << 20)
+        with open("/proc/meminfo", encoding="ascii") as info:
+            return int(re.search(r"^ShmemHugePages:\s+(\d+)", info.read(), re.MULTILINE).group(1)) >= 32 << 10
+
+
+def main():
+    with tempfile.TemporaryDirectory() as where:
+        tiny = tiny_model(where)
+        with mounted_tmpfs("size=64m") as small:
+            test_too_small(tiny, small)
+            expected = test_filled_up(tiny, small)
+        test_pages(tiny, "never", expected)
+        if has_huge_pages():
+            test_pages(tiny, "always", expected)
+        else:
+            print("   no huge pages for tmpfs here: huge=always was not tested", flush=True)
+    print("ok")
 
 
 if __name__ == "__main__":
     watchdog(100)
-    with tempfile.TemporaryDirectory() as where, small_tmpfs() as small:
-        tiny = tiny_model(where)
-        test_too_small(tiny, small)
-        test_filled_up(tiny, small)
-    print("ok")
+    main()
