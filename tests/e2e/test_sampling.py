@@ -11,6 +11,7 @@ from omni_client import Client, new_id, pack
 from omni_e2e import Group, wait_until, watchdog
 
 N = 48
+EOS = 2  # of the tiny model's vocabulary
 BASE = {"tokens": [7, 8, 9, 7, 8], "max_tokens": N, "ignore_eos": True, "seed": 5}
 ASKED = [
     dict(BASE, temperature=0.9, repetition_penalty=1.4),
@@ -70,6 +71,26 @@ def test_stops(group):
     assert cut["finish_reason"] == "stop" and cut["text"] == text[:text.index(word)], (cut, text)
     kept = group.run([dict(BASE, stop=[word], min_tokens=N)])[0]
     assert kept["finish_reason"] == "length" and kept["text"] == text, kept
+    test_stop_across_a_border(group, text)
+
+
+def test_stop_across_a_border(group, text):
+    """The last character of one token and the first of the next: neither of them is it alone."""
+    whole = [one["text"] for one in group.run([dict(BASE, max_tokens=n) for n in range(1, N + 1)])]
+    borders = [len(one) for one, more in zip(whole, whole[1:]) if 0 < len(one) < len(more) and text.startswith(one)]
+    stops = {text[at - 1:at + 1]: at for at in borders if text.find(text[at - 1:at + 1]) == at - 1}
+    assert len(stops) >= 3, (whole, text)
+    for stop, at in stops.items():
+        one = group.run([dict(BASE, stop=[stop])])[0]
+        assert one["finish_reason"] == "stop" and one["text"] == text[:at - 1], (stop, one, text)
+
+
+def test_end_of_text(group):
+    """The model's own last token ends an answer, but not before min_tokens."""
+    ask = {"tokens": BASE["tokens"], "max_tokens": N, "seed": 5, "logit_bias": [{"token": EOS, "bias": 500}]}
+    at_once, later = group.run([ask, dict(ask, min_tokens=20)])
+    assert at_once["finish_reason"] == "stop" and at_once["tokens"] == [], at_once
+    assert later["finish_reason"] == "stop" and len(later["tokens"]) == 20 and EOS not in later["tokens"], later
 
 
 N_DRAWS, N_ANSWERS = 1024, 64
@@ -188,6 +209,7 @@ def main():
         expected = test_effects(group)
         test_logprobs(group)
         test_stops(group)
+        test_end_of_text(group)
         test_distribution(group)
         test_n(group)
         test_resume(group)
