@@ -88,7 +88,7 @@ endif()
 omni_test(test_gpu_runtime fast LIBS omni_cuda_shim omni_kv stdc++ SOURCES test_gpu_runtime.c)
 
 foreach(name cuda_weights cuda_dense)
-  omni_test(test_${name} fast LIBS omni_cuda_host SOURCES test_${name}.c)
+  omni_test(test_${name} fast TIMEOUT 300 LIBS omni_cuda_host SOURCES test_${name}.c)
 endforeach()
 omni_cublaslt_for(test_cuda_dense)
 

@@ -33,7 +33,7 @@ static struct model_random_options shape(void)
     o.n_layers = 2;
     o.n_embd = 256; /* a super-block */
     o.n_heads = 4;
-    o.n_ff = 512;
+    o.n_ff = 256;
     o.mixed = false;
     for (uint32_t l = 0; l < o.n_layers; l++) {
         o.kv_heads[l] = 2;
@@ -243,7 +243,7 @@ static void test_families(void **state)
     check_load(&o, 0, false);
 }
 
-/* More chunks than slots: one matrix of 72 MiB through a ring of 64. */
+/* More chunks than slots: 8 MiB each, copied to their place, or converted in two. */
 static void test_long_matrix(void **state)
 {
     struct model_random_options o = shape();
@@ -252,8 +252,9 @@ static void test_long_matrix(void **state)
     o.n_layers = 1;
     o.n_ff = 24576;
     o.n_embd = 256;
-    o.n_vocab = 24000;
-    o.type = WEIGHT_F32;
+    o.n_vocab = 9000;
+    o.tied = true;
+    o.type = WEIGHT_BF16;
     o.embd_type = WEIGHT_F32;
     struct model *m = model_make(&o);
     struct cuda_weights_options options = {.context_max = CONTEXT};
@@ -352,7 +353,8 @@ static void test_hollow(void **state)
     assert_true(bytes > UINT64_C(1) << 30);
     assert_true((uint64_t)on_disk.st_blocks * 512 < bytes / 16);
     model_close(m);
-    o.n_layers = 2;
+    o = shape();
+    o.hollow = true;
     m = model_make(&o);
     struct cuda_weights *w = load(m, &options);
     uint16_t *down = from_device(w->layers[1].down.w, 4096);
@@ -378,7 +380,7 @@ static void test_bytes(void **state)
     struct cuda_weights *w = load(m, &options);
     assert_int_equal(bytes, w->bytes);
     uint64_t table = (uint64_t)m->n_vocab * m->n_embd * 2;
-    uint64_t layer = 2ull * m->n_embd * (2ull * m->n_embd + m->n_embd + 3ull * 512);
+    uint64_t layer = 2ull * m->n_embd * (2ull * m->n_embd + m->n_embd + 3ull * 256);
     assert_true(w->swept_bytes >= table + 2 * layer);
     assert_true(w->swept_bytes < table + 2 * layer + 16384); /* norms, alignment */
     assert_true(w->bytes > w->swept_bytes + table);
