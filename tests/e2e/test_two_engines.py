@@ -9,6 +9,7 @@ from omni_e2e import Group, wait_until, watchdog
 
 N_ENGINES = N_WORKERS = 2
 N_BE = 16
+LS = [{"tokens": [(7 * i + j) % 251 for j in range(4 + 3 * i)], "max_tokens": 60, "ignore_eos": True} for i in range(12)]
 BE = [{"tokens": [(11 * i + j) % 251 for j in range(3 + 5 * i)], "max_tokens": 700, "ignore_eos": True}
       for i in range(N_BE)]
 
@@ -37,6 +38,19 @@ def expect_same(group, done, expected, what):
     wrong = [i for i in range(N_BE) if done[i] != expected[i]]
     assert not wrong, f"{what}: other tokens in requests {wrong}"
     group.expect_all_free()
+
+
+def test_both_classes(group, expected):
+    """LS goes to both engines, with the tokens of one alone, beside BE on the workers of both."""
+    before = [group.stats("finished", engine=i) for i in range(N_ENGINES)]
+    assert tokens(group.run(LS, "ls")) == expected["ls"], "LS over two engines: other tokens"
+    served = [group.stats("finished", engine=i) - before[i] for i in range(N_ENGINES)]
+    assert min(served) > 0, f"LS at each engine: {served}"
+    process = begin(group)
+    done = group.run(LS, "ls")
+    assert tokens(done) == expected["ls"], "LS beside BE over two engines: other tokens"
+    expect_same(group, tokens(group.run_end(process)), expected["be"], "BE beside LS")
+    print(f"   LS at each engine: {served}", flush=True)
 
 
 def test_engine_killed(group, expected):
@@ -83,6 +97,7 @@ def main():
         expect_same(group, tokens(group.run_end(begin(group))), expected, "two engines")
         served = [group.stats("finished", engine=i) for i in range(N_ENGINES)]
         assert min(served) > 0, served
+        test_both_classes(group, {"be": expected, "ls": tokens(group.run(LS, options=["--concurrency", "1"]))})
         test_worker_killed(group, expected)
         test_engine_killed(group, expected)
     print("ok")
