@@ -11,6 +11,8 @@ enum {
     LANES = 16,
     LINE_BYTES = 64,
     PAGE_BYTES = 4096,
+    MANY_ROWS = 6, /* see ask_first */
+    FEW_PAGES = 4,
     /* Tiles smaller than this are asked for two tiles ahead.  Measured on Zen 5: int8 heads of 64
      * (8 KiB tiles) 21 instead of 18 GB/s; 16 KiB tiles and larger lose 2 to 5 % by it. */
     AHEAD_BYTES = 12 * 1024
@@ -348,14 +350,17 @@ static void prefetch(const uint8_t *p, size_t bytes, size_t step)
  * kernels ask for the rest, line by line between products; by then the pages are known.  A walk
  * through the page tables holds up what comes behind it, and several at once hardly longer than one.
  * (Zen 5 in a virtual machine, 4 KiB pages, blocks of 64: f16 64 wide, groups of 1 and 4: 26.9 and
- * 25.7 instead of 22.8 and 21.7 GB/s; 48 KiB further ahead, page by page, is a loss.) */
+ * 25.7 instead of 22.8 and 21.7 GB/s; 48 KiB further ahead, page by page, is a loss; and so it is
+ * where many rows compute long over a tile of few pages: groups of 8, 64 wide, 17.2 instead of 18.4.) */
 static void ask_first(const struct attn_block *b, const struct attn_tile *tile)
 {
     const struct kv_layer *l = b->layer;
     uint32_t n = l->tile_tokens < TILE ? 2 : 1; /* ahead[1] is a tile of its own, or inside */
+    bool pages = b->n_rows < MANY_ROWS || tile_bytes(l) > FEW_PAGES * PAGE_BYTES;
 
     for (uint32_t i = 0; i < n; i++) {
-        prefetch(tile->ahead[i], l->k_head_stride, PAGE_BYTES / 2);
+        if (pages)
+            prefetch(tile->ahead[i], l->k_head_stride, PAGE_BYTES / 2);
         if (b->jobs->kv.type == KV_TYPE_I8)
             prefetch(tile->ahead[i] + (l->k_scale_off - l->k_off),
                      2 * sizeof(float) * l->tile_tokens, LINE_BYTES);
