@@ -113,6 +113,10 @@ def count_of(group):
     return out
 
 
+def segments_of(group):
+    return {entry.name: entry.stat().st_size for entry in os.scandir(group.segments)}
+
+
 def wait_idle(group):
     """Everything is free, nobody is connected, no result is kept, and the engine has found its books right."""
     group.expect_all_free(30)
@@ -139,7 +143,8 @@ def window(group, number):
           f"p99 {load.percentile(gaps, 0.99):.1f} ms; BE {report['window']['be_decode_tokens']} tokens; " +
           ", ".join(f"{name} {one['private']}+{one['shared']} KiB {one['files']} files {one['threads']} threads"
                     for name, one in counts.items()), flush=True)
-    return {"gaps": gaps, "counts": counts, "nuisances": sum(nuisance.done.values())}
+    return {"gaps": gaps, "counts": counts, "segments": segments_of(group), "nuisances": nuisance.done, "done": books["done"],
+            "refused": books["refused"]}
 
 
 def expect_flat(first, last):
@@ -151,6 +156,25 @@ def expect_flat(first, last):
         before, after = most(first, "private"), most(last, "private")
         print(f"   {name}: {before} KiB of private memory at first, {after} KiB at last", flush=True)
         assert after <= before * MEMORY_TIMES_MAX + MEMORY_MORE_KB, f"{name}: memory {before} -> {after} KiB"
+
+
+def expect_segments_flat(windows):
+    """Segments are allocated whole and stay the same ones; what a program has of them mapped may become more until it
+    has touched every page, and no more than that."""
+    first, last = windows[0]["segments"], windows[-1]["segments"]
+    assert first == last, f"segments were {first}, are {last}"
+    for one in windows:
+        for name, count in one["counts"].items():
+            assert count["shared"] <= sum(first.values()) / 1024, f"{name}: {count} of segments {first}"
+
+
+def expect_load(windows, ways):
+    """What was meant to happen did: each kind of client came by, and LS was served."""
+    met = {way for one in windows for way in one["nuisances"]}
+    assert len(windows) < 10 or met == ways, f"never: {ways - met}"
+    done, refused = (sum(one[what] for one in windows) for what in ("done", "refused"))
+    print(f"   LS: {done} done, {refused} refused", flush=True)
+    assert refused <= 0.1 * (done + refused), f"LS: {refused} of {done + refused} refused"
 
 
 def expect_same_gaps(first, last):
@@ -167,10 +191,12 @@ def main():
         while time.monotonic() - began < SOAK_S or len(windows) < 2:
             windows.append(window(group, len(windows)))
         n = max(1, len(windows) // 5)
-        print(f"   {len(windows)} windows, {sum(one['nuisances'] for one in windows)} nuisances, "
+        print(f"   {len(windows)} windows, {sum(sum(one['nuisances'].values()) for one in windows)} nuisances, "
               f"{group.stats('idle_checks')} checks of the books", flush=True)
         assert group.stats("copies_out") > 0 and group.stats("cancelled") > 0, group.stats()
+        expect_load(windows, {way.__name__ for way in Nuisance(group, 0).ways})
         expect_flat(windows[:n], windows[-n:])
+        expect_segments_flat(windows)
         expect_same_gaps(windows[:n], windows[-n:])
     print("ok")
 
