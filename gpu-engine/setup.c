@@ -86,7 +86,7 @@ static const struct device_ops *device_auto(void)
 {
     const char *known;
     const struct device_ops *cuda = device_find("cuda", &known);
-    char why[128] = "it is not built in";
+    char why[256] = "it is not built in";
 
     if (cuda != NULL && cuda->present(why, sizeof why) == 0)
         return cuda;

@@ -259,7 +259,7 @@ struct device_ops {
     const char *name;
     bool halves;   /* jobs carry rows of the KV's 16-bit type; else f32 */
     bool fills_kv; /* n_kv_blocks may be 0: as many as fit into the device's memory */
-    /* 0, or -ENODEV with why: it is built in, but what it runs on is not here.  NULL: it always is. */
+    /* 0, or -errno with why: it is built in, but what it runs on is not here.  NULL: it always is. */
     int (*present)(char *why, size_t n);
     int (*open)(struct device **out, const struct device_config *config);
     void (*close)(struct device *d);

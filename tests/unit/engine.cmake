@@ -1,5 +1,5 @@
 # gpu-engine: the books and the device, without a process.
-foreach(module pick wait sampler kv_pool admission sequence exchange_delay)
+foreach(module setup pick wait sampler kv_pool admission sequence exchange_delay)
   omni_test(test_${module} fast LIBS omni_engine SOURCES test_${module}.c)
 endforeach()
 

@@ -1,6 +1,7 @@
 /* The CUDA device: device_ops on a GPU. */
 #include "gpu-engine/device/cuda/cuda_device.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,7 +10,22 @@
 #include "common/base/clock.h"
 #include "common/base/invariant.h"
 #include "common/base/log.h"
+#include "gpu-engine/device/cuda/cublaslt.h"
 #include "gpu-engine/device/cuda/device_cuda.h"
+
+/* What the products need besides a card. */
+static int library_present(char *why, size_t n)
+{
+    struct cublaslt lt;
+    struct error err;
+    int rc = cublaslt_open(&lt, &err);
+
+    if (rc == 0)
+        cublaslt_close(&lt);
+    else
+        snprintf(why, n, "%s", err.text);
+    return rc;
+}
 
 int device_cuda_present(char *why, size_t n)
 {
@@ -17,7 +33,7 @@ int device_cuda_present(char *why, size_t n)
     cudaError_t rc = cudaGetDeviceCount(&n_devices);
 
     if (rc == cudaSuccess && n_devices > 0)
-        return 0;
+        return library_present(why, n);
     (void)cudaGetLastError();
     snprintf(why, n, "%s", rc == cudaSuccess ? "no CUDA-capable device" : cudaGetErrorString(rc));
     return -ENODEV;
@@ -25,19 +41,33 @@ int device_cuda_present(char *why, size_t n)
 
 /* ---- Opening ------------------------------------------------------------------------------------- */
 
+/* "NVIDIA H100 80GB HBM3" as "H100-80GB-HBM3". */
+static void set_variant(struct device *d, const char *name)
+{
+    static const char maker[] = "NVIDIA ";
+    size_t n = 0;
+
+    if (strncmp(name, maker, sizeof maker - 1) == 0)
+        name += sizeof maker - 1;
+    for (; *name != '\0' && n + 1 < sizeof d->variant; name++)
+        d->variant[n++] = isalnum((unsigned char)*name) ? *name : '-';
+    d->variant[n] = '\0';
+}
+
 static int open_card(struct device *d)
 {
     struct cudaDeviceProp p;
-    char why[128];
+    char why[256];
+    int rc = device_cuda_present(why, sizeof why);
 
-    if (device_cuda_present(why, sizeof why) != 0) {
+    if (rc != 0) {
         log_error("device_open", "device=cuda reason=\"%s\"", why);
-        return -ENODEV;
+        return rc;
     }
     CUDA_TRY(cudaSetDevice(0));
     CUDA_TRY(cudaGetDeviceProperties(&p, 0));
     snprintf(d->card, sizeof d->card, "%.48s sm_%d%d", p.name, p.major, p.minor);
-    d->n_multiprocessors = (uint32_t)p.multiProcessorCount;
+    set_variant(d, p.name);
     CUDA_TRY(cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking));
     return 0;
 }
@@ -167,7 +197,7 @@ static int cuda_open(struct device **out, const struct device_config *config)
 static void cuda_caps(const struct device *d, struct device_caps *out)
 {
     *out = (struct device_caps){.name = device_cuda.name,
-                                .variant = d->card,
+                                .variant = d->variant,
                                 .n_threads = d->config.n_threads,
                                 .n_kv_blocks = d->config.n_kv_blocks,
                                 .rows_max = d->config.rows_max,
@@ -250,17 +280,17 @@ static int cuda_poll(struct device *d, struct device_done *out)
     if (d->n_polled == d->n_submitted)
         return 0;
     n_ended = atomic_load_explicit(&d->n_ended, memory_order_acquire);
-    if (n_ended == d->n_polled) {
-        if (d->error == 0 && !stream_failed(d))
-            return 0;
-        *out = (struct device_done){.seq = s->seq, .error = d->error};
-        d->n_polled++;
-        return 1;
-    }
+    bool ended = n_ended > d->n_polled;
+    if (!ended && d->error == 0 && !stream_failed(d))
+        return 0;
     if (s->offloads && d->n_slots > 0)
         cuda_slots_sweep_ended(&d->slots);
-    cuda_replay(d, s);
     d->n_polled++;
+    if (!ended) {
+        *out = (struct device_done){.seq = s->seq, .error = d->error};
+        return 1;
+    }
+    cuda_replay(d, s);
     *out = s->done;
     return 1;
 }

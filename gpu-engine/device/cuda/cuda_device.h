@@ -69,8 +69,7 @@ struct device {
     uint32_t table_max; /* blocks of a full context */
     uint32_t row_room;  /* of a batch: rows_max and what returns or enters */
     uint32_t seq_room, output_room;
-    char card[64];
-    uint32_t n_multiprocessors;
+    char card[64], variant[16]; /* for people; in names of files */
     struct cuda_weights *weights;
     struct cuda_dense *dense;
     struct cuda_kv kv[KV_LAYERS_MAX]; /* without tables */
@@ -86,7 +85,7 @@ struct device {
     struct cuda_log log_at; /* the GPU's log, in pieces */
     cudaStream_t stream;
     struct cuda_graph graphs[CUDA_GRAPHS_MAX];
-    uint32_t n_graphs, graph_rows_max;
+    uint32_t n_graphs;
     struct cuda_clock clock;
     uint64_t *clock_word; /* pinned */
 

@@ -6,7 +6,7 @@
 
 extern const struct device_ops device_cuda;
 
-/* 0, or -ENODEV with why: no driver, no card. */
+/* 0, or -ENODEV, -ENOENT with why: no driver, no card, no cuBLASLt. */
 int device_cuda_present(char *why, size_t n);
 
 #endif

@@ -7,6 +7,8 @@ const struct check CHECKS[] = {
     {"rotary_write", check_rotary_write},
     {"pick_step", check_pick_step},
     {"gather", check_gather},
+    {"sweep_begin", check_sweep_begin},
+    {"sweep_outputs", check_sweep_outputs},
     {"swiglu", check_swiglu},
     {"embedding", check_embedding},
     {"gemv", check_gemv},
