@@ -532,6 +532,32 @@ static void test_token_budgets_are_of_a_class(void **state)
     assert_in_range(rows_of(&decision, 0), 1, alone - 1);
 }
 
+/* However many tokens a sweep may have: what decodes read takes time too. */
+static void test_a_token_budget_does_not_outgrow_the_objective(void **state)
+{
+    enum { N = 600 };
+    double ns = 0;
+
+    (void)state;
+    fixture_roomy(&fixture);
+    fixture.limits.params.token_budget = 2 * N;
+    for (uint32_t k = 0; k < N; k++)
+        fixture_add(&fixture, 1, SCHED_DEVICE, 4000);
+    decide_checked(find("headroom"), &fixture.state, &decision); /* which does not look at time */
+    assert_true(decision.predicted_ns > fixture.limits.sweep_max_ns);
+    decide_checked(find("ls-first"), &fixture.state, &decision);
+    ns = (double)decision.predicted_ns;
+    assert_true(ns > 0.9 * (double)fixture.limits.sweep_max_ns);
+    assert_true(ns <= (double)fixture.limits.sweep_max_ns);
+    fixture_add(&fixture, 0, SCHED_DEVICE, 100);
+    fixture_add(&fixture, 1, SCHED_WAITING, 4000);
+    decide_checked(find("ls-first"), &fixture.state, &decision);
+    ns = (double)decision.predicted_ns;
+    assert_int_equal(rows_of(&decision, N), 1);
+    assert_true(decision.n_seqs > N / 10);
+    assert_true(ns <= 0.9 * (double)fixture.limits.tpot_slo_ns);
+}
+
 /* Results that are expected are paid for before best effort is dealt the rest; decodes on the device
  * come before chunks. */
 static void test_paper_reserves_for_results(void **state)
@@ -623,6 +649,7 @@ int main(void)
         cmocka_unit_test(test_prompts_that_have_begun_go_on),
         cmocka_unit_test(test_half_prompts_do_not_rotate),
         cmocka_unit_test(test_token_budgets_are_of_a_class),
+        cmocka_unit_test(test_a_token_budget_does_not_outgrow_the_objective),
         cmocka_unit_test(test_paper_reserves_for_results),
         cmocka_unit_test(test_starvation_is_bounded),
         cmocka_unit_test(test_starvation_is_bounded_when_time_is_used_up),

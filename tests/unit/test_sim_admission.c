@@ -82,6 +82,30 @@ static void admitted_work_is_in_time_when_predictions_are_exact(void **state)
     }
 }
 
+/* A number of tokens that was found on another machine: best effort alone would fill sweeps beyond the
+ * objective, and a request that comes then would be refused, for ever. */
+static void a_token_budget_leaves_latency_sensitive_requests_a_place(void **state)
+{
+    struct sim_options o = options(1);
+    const char *known;
+    struct error err;
+
+    (void)state;
+    o.machine = *sim_machine_find("a100x2-pcie", &known);
+    o.model = sim_model_find("yi-34b", &known);
+    o.policy = "ls-first";
+    assert_int_equal(sim_params_parse(&o.params, "token_budget=768", &err), 0);
+    o.load.be_backlog = 32;
+    o.ttft_slo_s = 2;
+    o.tpot_slo_s = 0.2;
+    run(&o);
+    assert_true(result.ls.offered > 30);
+    if (result.ls.both_ok * 100 < result.ls.offered * 90)
+        fail_msg("%u asked, %u admitted, %u in time", result.ls.offered, result.ls.admitted,
+                 result.ls.both_ok);
+    assert_true(result.be.n_tokens > 0);
+}
+
 /* Half as much again as fits: without admission everybody waits for everybody. */
 static void refusing_keeps_the_others_in_time(void **state)
 {
@@ -238,6 +262,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(admitted_work_is_in_time_when_predictions_are_exact),
+        cmocka_unit_test(a_token_budget_leaves_latency_sensitive_requests_a_place),
         cmocka_unit_test(refusing_keeps_the_others_in_time),
         cmocka_unit_test(a_statistical_objective_is_kept),
         cmocka_unit_test(deadlines_per_token_are_kept),
