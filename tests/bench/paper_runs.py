@@ -38,7 +38,8 @@ def words_of(o, cell, policy, seed, parameters=None, extra=()):
     """The command line of one run.  Parameters as paper_tune has them; extra: further words."""
     m = cell.machine
     words = [program("omni-sim"), "run", "--json", "--machine", m.machine, "--model", m.model,
-             "--hosts", m.hosts, "--net", m.net, "--ls-rate", cell.rate, "--be", cell.be, "--policy", policy,
+             "--hosts", m.hosts, "--net", m.net, "--ls-rate", cell.rate, "--ls", o.ls, "--be", cell.be,
+             "--policy", policy,
              "--ttft", m.ttft, "--tpot", m.tpot, "--warmup", warm_up(o, cell), "--duration", o.seconds,
              "--prefilled", o.prefilled, "--seed", seed]
     words += ["--profiles", o.profiles] if o.profiles else []

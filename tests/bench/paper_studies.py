@@ -45,7 +45,7 @@ def study_hosts(_):
 
 
 def study_sigma(_):
-    """How far LongBench's lengths spread, which is not published."""
+    """How far LongBench's lengths spread, which is not published; LS has ShareGPT's as measured throughout."""
     return [(f"sigma {s:g}", cell("a100x4", "LONGBENCH"), p, ["--sigma", s])
             for s in (0.3, 0.6, 1.0) for p in ("omni", "paper", "harvest")]
 

@@ -1,9 +1,14 @@
 """Every policy's free parameters, and the one search that all of them are tuned by.
 
-Per machine, with the same number of evaluations for each policy, on loads whose seeds the grid does
-not use.  First what the engine has by default, then points drawn at random, then single steps from
+On every machine of the grid, with the same number of evaluations for each policy, on loads whose seeds the
+grid does not use.  First what the engine has by default, then points drawn at random, then single steps from
 the best so far.  An evaluation is a run in each training cell; its worth is the mean share of the
-joint bound, of which is taken for LS requests late beyond those that LS alone would have.
+joint bound, of which is taken for LS requests late beyond those that LS alone would have.  Machines of held-out
+cells are not searched: each policy takes what was found for the machine most like it, unless the defaults are worth
+more on a training load there, since tokens a sweep that one machine carries may leave another no time for LS at all.
+
+What no search sets: omni's LS_SPREADS, HASTE, DECODE_SHARE, LEAST_OWN_SHARE (policy_omni.c), PLACE_MARGIN and
+HORIZON_NS (policy_omni_place.c) were set by hand, on loads of this grid.
 """
 
 import argparse
@@ -79,31 +84,44 @@ def training(o):
 
 
 def training_cells(o, machine):
-    """The highest rate with each length that is asked for: where it is hardest to keep LS."""
-    return [paper_grid.Cell(machine, be, machine.rates[-1]) for be in o.be]
+    """The highest rate with each length that the grid has there: where it is hardest to keep LS."""
+    return [paper_grid.Cell(machine, be, machine.rates[-1]) for be in paper_grid.lengths_of(machine, o.be, o.rates)]
+
+
+def worths(o, cells, points):
+    """{policy: worth} of its point, {policy: point}, in these cells."""
+    alone = paper_runs.run_all(o, [paper_runs.words_of(
+        o, c._replace(be="none"), "ls-first", paper_grid.TRAIN_SEED) for c in cells])
+    runs = paper_runs.run_all(o, [paper_runs.words_of(o, c, p, paper_grid.TRAIN_SEED, point)
+                                  for p, point in points.items() for c in cells])
+    return {p: worth(runs[k * len(cells):(k + 1) * len(cells)], alone) for k, p in enumerate(points)}
 
 
 def search(o, machine, policies):
     """{policy: {"parameters", "worth", "default_worth", "tried"}} on that machine."""
     cells, o = training_cells(o, machine), training(o)
-    alone = paper_runs.run_all(o, [paper_runs.words_of(
-        o, c._replace(be="none"), "ls-first", paper_grid.TRAIN_SEED) for c in cells])
     tried = {p: [] for p in policies}
     draws = {p: random.Random(f"{machine.name} {p}") for p in policies}
     for i in range(o.evaluations):
         points = {p: next_point(PARAMETERS[p], tried[p], draws[p], o.evaluations) if i > 0 else {}
                   for p in policies}
-        runs = paper_runs.run_all(o, [paper_runs.words_of(o, c, p, paper_grid.TRAIN_SEED, points[p])
-                                      for p in policies for c in cells])
-        for k, p in enumerate(policies):
-            own = runs[k * len(cells):(k + 1) * len(cells)]
-            tried[p].append((points[p], worth(own, alone)))
+        for p, value in worths(o, cells, points).items():
+            tried[p].append((points[p], value))
     found = {}
     for p in policies:
         best = max(tried[p], key=lambda t: t[1])
         found[p] = {"parameters": best[0], "worth": best[1], "default_worth": tried[p][0][1],
                     "tried": len(tried[p])}
     return found
+
+
+def taken(o, machine, found):
+    """What another machine's search found, where it is worth more here than the defaults."""
+    cells, o = training_cells(o, machine), training(o)
+    plain = worths(o, cells, {p: {} for p in found})
+    theirs = worths(o, cells, {p: f["parameters"] for p, f in found.items()})
+    return {p: {"parameters": f["parameters"] if theirs[p] >= plain[p] else {}, "worth": max(theirs[p], plain[p]),
+                "default_worth": plain[p], "tried": 2} for p, f in found.items()}
 
 
 def print_found(name, found):
