@@ -88,10 +88,14 @@ def training_cells(o, machine):
     return [paper_grid.Cell(machine, be, machine.rates[-1]) for be in paper_grid.lengths_of(machine, o.be, o.rates)]
 
 
-def worths(o, cells, points):
-    """{policy: worth} of its point, {policy: point}, in these cells."""
-    alone = paper_runs.run_all(o, [paper_runs.words_of(
+def run_alone(o, cells):
+    """LS alone in these cells."""
+    return paper_runs.run_all(o, [paper_runs.words_of(
         o, c._replace(be="none"), "ls-first", paper_grid.TRAIN_SEED) for c in cells])
+
+
+def worths(o, cells, alone, points):
+    """{policy: worth} of its point, {policy: point}, in these cells."""
     runs = paper_runs.run_all(o, [paper_runs.words_of(o, c, p, paper_grid.TRAIN_SEED, point)
                                   for p, point in points.items() for c in cells])
     return {p: worth(runs[k * len(cells):(k + 1) * len(cells)], alone) for k, p in enumerate(points)}
@@ -100,12 +104,13 @@ def worths(o, cells, points):
 def search(o, machine, policies):
     """{policy: {"parameters", "worth", "default_worth", "tried"}} on that machine."""
     cells, o = training_cells(o, machine), training(o)
+    alone = run_alone(o, cells)
     tried = {p: [] for p in policies}
     draws = {p: random.Random(f"{machine.name} {p}") for p in policies}
     for i in range(o.evaluations):
         points = {p: next_point(PARAMETERS[p], tried[p], draws[p], o.evaluations) if i > 0 else {}
                   for p in policies}
-        for p, value in worths(o, cells, points).items():
+        for p, value in worths(o, cells, alone, points).items():
             tried[p].append((points[p], value))
     found = {}
     for p in policies:
@@ -118,8 +123,9 @@ def search(o, machine, policies):
 def taken(o, machine, found):
     """What another machine's search found, where it is worth more here than the defaults."""
     cells, o = training_cells(o, machine), training(o)
-    plain = worths(o, cells, {p: {} for p in found})
-    theirs = worths(o, cells, {p: f["parameters"] for p, f in found.items()})
+    alone = run_alone(o, cells)
+    plain = worths(o, cells, alone, {p: {} for p in found})
+    theirs = worths(o, cells, alone, {p: f["parameters"] for p, f in found.items()})
     return {p: {"parameters": f["parameters"] if theirs[p] >= plain[p] else {}, "worth": max(theirs[p], plain[p]),
                 "default_worth": plain[p], "tried": 2} for p, f in found.items()}
 
