@@ -35,15 +35,25 @@ def over_best(omni, kept, measure):
     return best, measure(omni) / most if most > 0 else float("inf")
 
 
-def judge(results):
-    """omni against the best other that keeps LS, against ls-first and LS alone, and against the bound.
+def least_attainment(results):
+    """Of a policy that keeps LS.
 
-    LS is kept within a point of the better of ls-first and LS alone (ls-first without best effort): beside
-    best effort ls-first collapses at rates that it carries alone, and would pass by its own measure.
+    Within a point of the better of ls-first and LS alone (ls-first without best effort): beside best effort
+    ls-first collapses at rates that it carries alone, and would pass by its own measure.
     """
+    return max(results[p]["attainment_pct"] for p in ("ls-first", "ls-alone") if p in results) - KEPT_POINTS
+
+
+def with_alone(row):
+    """A cell's results, LS alone among them where it was run."""
+    return {**row["policies"], "ls-alone": row["ls_alone"]} if "ls_alone" in row else row["policies"]
+
+
+def judge(results):
+    """omni against the best other that keeps LS, against ls-first and LS alone, and against the bound."""
     omni, base = results["omni"], results["ls-first"]["attainment_pct"]
     alone = results.get("ls-alone", results["ls-first"])["attainment_pct"]
-    least = max(base, alone) - KEPT_POINTS
+    least = least_attainment(results)
     kept = {p: r for p, r in results.items() if p not in ("omni", "ls-alone") and r["attainment_pct"] >= least}
     best, ratio_ = over_best(omni, kept, lambda r: r["be_tokens_s"])
     best_sustained, ratio_sustained = over_best(omni, kept, sustained)
@@ -65,7 +75,7 @@ def serves_no_ls(results):
 
 def judged(row):
     """A cell's row with its verdict, and that of omni with nothing tuned, if it was run."""
-    results = {**row["policies"], "ls-alone": row["ls_alone"]} if "ls_alone" in row else row["policies"]
+    results = with_alone(row)
     row = {**row, **judge(results)}
     if "omni_default" in row:
         plain = judge({**results, "omni": row["omni_default"]})
@@ -106,7 +116,7 @@ def print_cell(row):
     print_policies({**row["policies"], **extra})
     print(f"  omni: {row['vs_best_other']:.2f}x {row['best_other']}, sustained "
           f"{row['vs_best_other_sustained']:.2f}x {row['best_other_sustained']}, {row['bound_pct']:.0f} % of the "
-          f"bound; LS {row['ls_gap_points']:.2f} points below ls-first, {row['ls_gap_alone_points']:.2f} below LS alone")
+          f"bound; LS {row['ls_gap_points']:.2f} below ls-first, {row['ls_gap_alone_points']:.2f} below LS alone")
     for said, holds in (
             (f"omni does not keep LS within {KEPT_POINTS} point of LS alone: lost", not row["keeps_ls"]),
             ("below the best other", row["keeps_ls"] and row["vs_best_other"] < ENOUGH),
@@ -239,7 +249,7 @@ def panels_of(rows):
 
 
 def draw(path, rows, policies, value, y_label, bound=False):
-    """A panel for each machine and lengths: a line per policy over the LS rate."""
+    """A panel for each machine and lengths: a line per policy over the LS rate, open where it does not keep LS."""
     from matplotlib import pyplot
     panels = panels_of(rows)
     if not panels:
@@ -250,8 +260,11 @@ def draw(path, rows, policies, value, y_label, bound=False):
     for axis, ((machine, be), own) in zip(axes.flat, panels.items()):
         x = [r["ls_rate"] for r in own]
         for p in policies:
-            axis.plot(x, [value(r["policies"][p]) for r in own], marker="o", label=p,
-                      linewidth=2.2 if p == "omni" else 1.2)
+            line = axis.plot(x, [value(r["policies"][p]) for r in own], marker="o", label=p,
+                             linewidth=2.2 if p == "omni" else 1.2)[0]
+            lost = [r for r in own if r["policies"][p]["attainment_pct"] < least_attainment(with_alone(r))]
+            axis.plot([r["ls_rate"] for r in lost], [value(r["policies"][p]) for r in lost], linestyle="", marker="o",
+                      markerfacecolor="white", markeredgecolor=line.get_color())
         if bound:
             axis.plot(x, [r["policies"]["omni"]["bound"] for r in own], "k--", label="joint bound")
         axis.set(title=f"{machine}, BE {be}", xlabel="LS requests/s", ylabel=y_label)
