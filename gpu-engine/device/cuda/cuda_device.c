@@ -23,7 +23,7 @@ static int library_present(char *why, size_t n)
     if (rc == 0)
         cublaslt_close(&lt);
     else
-        snprintf(why, n, "%s", err.text);
+        snprintf(why, n, "%.*s", n > 0 ? (int)n - 1 : 0, err.text); /* what fits */
     return rc;
 }
 
