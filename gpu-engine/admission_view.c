@@ -117,13 +117,19 @@ static bool leaves_prompts(const struct engine *e)
     return n_done < n;
 }
 
+/* The whole sweep, what it waits for included. */
+static double predicted_ns(const struct engine *e)
+{
+    return e->batch.predicted.total_ns + e->batch.predicted_wait_ns;
+}
+
 /* Best effort that would starve gets rows even in a sweep that is full: beyond the budget, with policies
  * that heed it; with others what it got in the fullest of the last sweeps. */
 static void note_best_effort(struct engine *e)
 {
     struct admission *a = &e->admission;
     const struct ls_part ls = look_at_ls(e);
-    double total = e->batch.predicted.total_ns, be = fmax(0, total - ls.ns), forced = 0;
+    double total = predicted_ns(e), be = fmax(0, total - ls.ns), forced = 0;
 
     if (e->decide.policy->heeds_gaps)
         forced = fmax(0, total - fmax(ls.ns, ls.budget_ns));
@@ -150,7 +156,7 @@ void admission_publish(struct engine *e)
         s->latency = e->latency;
     }
     s->n_arrived = a->n_arrived;
-    s->free_at_ns = s->priced && e->in_flight ? now + (uint64_t)e->batch.predicted.total_ns : 0;
+    s->free_at_ns = s->priced && e->in_flight ? now + (uint64_t)predicted_ns(e) : 0;
     s->be_ns = a->be_ns;
     s->be_busy_ns = fmin(a->be_ns, a->be_busy_ns);
     s->sweep_most_ns = a->sweep_most_ns;

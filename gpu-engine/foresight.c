@@ -54,6 +54,14 @@ static void predict_returned(struct engine *e)
     latency_load_set_returned(&e->latency, &b->load_b, &nobody, n_b, ride, late);
 }
 
+/* What the sweep waits for KV that it reads from host memory: the policy has counted the link. */
+static double link_wait_ns(const struct engine *e)
+{
+    const struct sched_decision *d = &e->decide.decision;
+
+    return d->stream ? fmax(0, (double)d->predicted_ns - e->batch.predicted.total_ns) : 0;
+}
+
 /* Waits are spread over the layers: a job is in time if it is back by then. */
 static void predict_wait(struct engine *e)
 {
@@ -62,6 +70,7 @@ static void predict_wait(struct engine *e)
 
     b->predicted_wait_ns =
         fmin((double)b->wait_total_ns, latency_window_median(&e->waited[b->kind]));
+    b->predicted_wait_ns = fmax(b->predicted_wait_ns, link_wait_ns(e));
     for (uint32_t l = 0; l < n; l++) {
         uint64_t ns = (uint64_t)(b->predicted_wait_ns * (l + 1) / n);
         b->arrivals[l] += ns;

@@ -558,6 +558,45 @@ static void test_a_token_budget_does_not_outgrow_the_objective(void **state)
     assert_true(ns <= 0.9 * (double)fixture.limits.tpot_slo_ns);
 }
 
+/* Residents of that context beside a latency-sensitive decode, their KV read over the host link:
+ * how many get rows. */
+static uint32_t rows_streamed(uint32_t n, uint32_t ctx, uint32_t begun_prompt)
+{
+    fixture_roomy(&fixture);
+    fixture.limits.host_bytes_per_ns = 25;
+    fixture_add(&fixture, 0, SCHED_DEVICE, 100);
+    if (begun_prompt > 0) {
+        struct sched_seq *s = fixture_add(&fixture, 1, SCHED_DEVICE, begun_prompt);
+        s->n_kv = 1;
+        s->n_todo = begun_prompt - 1;
+        s->has_output = 0;
+    }
+    for (uint32_t k = 0; k < n; k++)
+        fixture_add(&fixture, 1, SCHED_ARENA, ctx);
+    fixture_add(&fixture, 1, SCHED_WAITING, 3300000); /* more than what is free */
+    decide_checked(find("stream"), &fixture.state, &decision);
+    return decision.n_seqs - 1 - (begun_prompt > 0);
+}
+
+/* A sweep that waits for the link gives no token more in its time: it lasts as long as it computes,
+ * and nobody more leaves for a prompt to begin. */
+static void test_what_is_streamed_hides_behind_the_compute(void **state)
+{
+    const double token_ns = 32 * 4096 / 25.0;
+    uint32_t n = rows_streamed(20, 1000, 0);
+
+    (void)state;
+    assert_in_range(n, 2, 19);
+    assert_true(decision.stream && !decision.be_starved);
+    assert_true(n * 1000 * token_ns <= (double)decision.predicted_ns);
+    assert_true((double)decision.predicted_ns < 0.5 * 0.9 * (double)fixture.limits.tpot_slo_ns);
+    assert_true(rows_streamed(20, 1000, 3000) > n); /* a chunk: more time beside it */
+    assert_true(rows_streamed(1, 1000, 0) == 1 && decision.be_starved);
+    /* The first one goes even if all wait for it. */
+    assert_int_equal(rows_streamed(3, 6000, 0), 1);
+    assert_int_equal(decision.predicted_ns, (uint64_t)(6000 * token_ns));
+}
+
 /* Results that are expected are paid for before best effort is dealt the rest; decodes on the device
  * come before chunks. */
 static void test_paper_reserves_for_results(void **state)
@@ -650,6 +689,7 @@ int main(void)
         cmocka_unit_test(test_half_prompts_do_not_rotate),
         cmocka_unit_test(test_token_budgets_are_of_a_class),
         cmocka_unit_test(test_a_token_budget_does_not_outgrow_the_objective),
+        cmocka_unit_test(test_what_is_streamed_hides_behind_the_compute),
         cmocka_unit_test(test_paper_reserves_for_results),
         cmocka_unit_test(test_starvation_is_bounded),
         cmocka_unit_test(test_starvation_is_bounded_when_time_is_used_up),

@@ -178,10 +178,11 @@ static void stream_decodes_at_the_pace_of_the_host_link(void **state)
     uint64_t slow_tokens = be_tokens(&o);
     assert_true(result.residents > 10);
     assert_int_equal(result.stats[ENGINE_STAT_JOBS_POSTED], 0);
-    assert_true(result.gpu_busy < 0.9);
+    assert_true(result.gpu_busy > 0.8); /* most of the link's time passes beside the compute */
     fast.host_link *= 4;
     o.machine.gpu = &fast;
-    assert_true((double)be_tokens(&o) > 1.3 * (double)slow_tokens);
+    /* The device's own decodes make their tokens as before. */
+    assert_true((double)be_tokens(&o) > 1.2 * (double)slow_tokens);
 }
 
 /* Long outputs: more residents than workers have time for, so that the order matters. */

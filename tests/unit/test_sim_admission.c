@@ -106,6 +106,32 @@ static void a_token_budget_leaves_latency_sensitive_requests_a_place(void **stat
     assert_true(result.be.n_tokens > 0);
 }
 
+/* With a card's memory short of blocks: reading more KV than the link brings beside the compute would
+ * make latency-sensitive requests live longer, and hold the blocks that the next ones need. */
+static void streaming_costs_no_latency_sensitive_request(void **state)
+{
+    struct sim_options o = options(3);
+    const char *known;
+
+    (void)state;
+    o.machine = *sim_machine_find("rtx4090", &known);
+    o.model = sim_model_find("llama-3-8b", &known);
+    o.policy = "stream";
+    o.load.be_backlog = 32;
+    o.ttft_slo_s = 2;
+    o.tpot_slo_s = 0.2;
+    o.offload = CONFIG_OFFLOAD_NEVER;
+    run(&o);
+    const uint32_t in_time = result.ls.both_ok;
+    const uint64_t n_tokens = result.be.n_tokens;
+    assert_true(in_time > 100);
+    o.offload = CONFIG_OFFLOAD_AUTO;
+    run(&o);
+    if (result.ls.both_ok * 100 < in_time * 99 || result.be.n_tokens < n_tokens)
+        fail_msg("%u in time and %llu tokens, without streams %u and %llu", result.ls.both_ok,
+                 (unsigned long long)result.be.n_tokens, in_time, (unsigned long long)n_tokens);
+}
+
 /* Half as much again as fits: without admission everybody waits for everybody. */
 static void refusing_keeps_the_others_in_time(void **state)
 {
@@ -263,6 +289,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(admitted_work_is_in_time_when_predictions_are_exact),
         cmocka_unit_test(a_token_budget_leaves_latency_sensitive_requests_a_place),
+        cmocka_unit_test(streaming_costs_no_latency_sensitive_request),
         cmocka_unit_test(refusing_keeps_the_others_in_time),
         cmocka_unit_test(a_statistical_objective_is_kept),
         cmocka_unit_test(deadlines_per_token_are_kept),
