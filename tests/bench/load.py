@@ -147,8 +147,9 @@ def summary(reports, ttft_ms=None, tpot_ms=None):
     return out
 
 
-def problems_of(name, reports):
-    """Why this run is no figure: requests that are in no book, failures, a generator that was late."""
+def problems_of(name, reports, quick=False):
+    """Why this run is no figure: requests that are in no book, failures, a generator that was late.  A quick run
+    shows that all of it works, and makes no figure: it may be late, on a machine that others use."""
     found = []
     for report in reports:
         for key, book in report["books"].items():
@@ -157,7 +158,7 @@ def problems_of(name, reports):
                 found.append(f"{name}: {key}: {book['offered']} offered, {ended} in the books")
             if book["failed"]:
                 found.append(f"{name}: {key}: {book['failed']} failed: {report['said'][-200:]}")
-        if report["lateness_ms"]["p99"] > LATE_MS:
+        if report["lateness_ms"]["p99"] > LATE_MS and not quick:
             found.append(f"{name}: the generator itself sent {report['lateness_ms']['p99']:.1f} ms late (p99)")
     return found
 

@@ -30,6 +30,15 @@ def check_books(report):
     assert len(report["ls_gaps_ms"]) <= sum(one["output"] - 1 for one in report["requests"] if one["output"])
 
 
+def test_what_is_no_figure():
+    book = {"offered": 2, "done": 1, "refused": 0, "failed": 0, "cancelled": 0, "unfinished": 1}
+    report = {"books": {"ls": book}, "lateness_ms": {"p99": 1000}, "said": "nothing"}
+    assert len(load.problems_of("run", [report])) == 1 and not load.problems_of("run", [report], quick=True)
+    for wrong in (dict(book, done=0, failed=1), dict(book, done=0)):
+        found = load.problems_of("run", [dict(report, books={"ls": wrong})], quick=True)
+        assert len(found) == 1 and "late" not in found[0], found
+
+
 def test_open_and_closed_loop_in_one_run(group):
     report = load.run(("--config", group.config), dict(SHORT, ls_rate=8, be=3, ls_prompt=24, ls_output=8,
                                                        be_prompt=40, be_output=12))
@@ -132,6 +141,7 @@ def test_http_failures_end_the_run():
 
 def main():
     watchdog(200)
+    test_what_is_no_figure()
     with_server(lambda port: (test_http(port), test_latency_counts_from_the_schedule(port)))
     test_http_failures_end_the_run()
     with Group(n_workers=1, settings={"router.queue_max": "4,64", "engine.max_seqs": 8}) as group:
