@@ -72,9 +72,11 @@ class Instead(unittest.TestCase):
 
     def test_studies(self):
         out = figures(*self.SECOND, "--machines", "rtx4090", "--be", "DAILYMAIL", "--studies", "all")["studies"]
-        self.assertEqual(tuple(out), tuple(paper_studies.STUDIES))
+        traced = ("arrivals", "reasoning")  # these need published traces, and are left out without
+        self.assertEqual([name for name in out if name not in traced],
+                         [name for name in paper_studies.STUDIES if name not in traced])
         for name, rows in out.items():
-            least = 0 if name in ("arrivals", "reasoning") else 5  # those need published traces
+            least = 0 if name in traced else 5
             self.assertGreaterEqual(len(rows), least, name)
 
     def test_ablations(self):

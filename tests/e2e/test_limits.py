@@ -152,10 +152,10 @@ def test_slots():
     with Group(1, settings={"worker.slots": 2, "engine.offload": "always"}) as group:
         group.start()
         assert group.stats("slots_free") == 2, group.stats()
-        process = group.run_begin([dict(SHORT[0], max_tokens=200, tokens=[i] * 20) for i in range(6)])
+        process = group.run_begin([dict(SHORT[0], max_tokens=1000, tokens=[i] * 20) for i in range(6)])
         wait_until(lambda: group.stats("slots_free") == 0, 20, "no slot is free")
         done = group.run_end(process)
-        assert all(one["output_tokens"] == 200 for one in done), done
+        assert all(one["output_tokens"] == 1000 for one in done), done
         group.expect_all_free()
         assert group.stats("slots_free") == 2 and group.stats("tokens_worker") > 0, group.stats()
 
