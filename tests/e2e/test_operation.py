@@ -121,7 +121,7 @@ def test_reload(group):
         group.write_config(dict(SETTINGS, **{f"router.{key}": value for key, value in values.items()}))
         group.signal("router", signal.SIGHUP)
     group.run(SHORT)
-    assert router_page(group)["requests_held"] >= len(SHORT), "results are kept"
+    wait_until(lambda: router_page(group)["requests_held"] >= len(SHORT), 20, "results are kept")
     reload(result_keep_s=1)
     wait_until(lambda: router_page(group)["requests_held"] == 0, 20, "results are kept for a second")
     before = router_page(group)["clients_slow"]
@@ -168,9 +168,8 @@ def test_end(group, name, codes):
 
 def test_end_of_worker(group):
     """Its jobs wait for the next one: the same tokens as without."""
-    some = [dict(one, max_tokens=500) for one in LONG]
-    expected = tokens(group.run(some))
-    client = under_way(group, some)
+    expected = tokens(group.run(LONG))
+    client = under_way(group, LONG)
     seconds = end_program(group, "attnd-0")
     group.start_program("attnd-0")
     assert tokens(group.run_end(client)) == expected, "other tokens after a worker's end"
