@@ -8,6 +8,7 @@
  * tests/bench/peer_ggml.sh builds: then ggml runs the same shapes in between.  With --shape only
  * those shapes run, and nothing else: for work on a kernel.  With --common all jobs of a call share
  * their KV, as behind a common prefix; bytes are still counted once per job. */
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +25,7 @@ enum { RESULTS_MAX = 8192, SHAPES_MAX = 64 };
 static const double BYTES_PER_CALL_MAX = 2e9; /* shapes beyond are left out */
 
 struct bench {
+    cpu_set_t at_start; /* the team pins the thread that calls it */
     struct shape_bench run;
     bool full;
     const char *json, *peer;
@@ -298,6 +300,7 @@ static int finish(struct bench *b)
         r.vs_ggml_16k_g4 = versus_ggml_16k_g4(b);
     }
     shape_bench_fini(&b->run);
+    sched_setaffinity(0, sizeof b->at_start, &b->at_start);
     if (b->n_only == 0) {
         r.overhead_us = attention_overhead_us(false);
         r.overhead_asleep_us = attention_overhead_us(true);
@@ -318,6 +321,7 @@ int main(int argc, char **argv)
     static struct omni_config defaults;
     int rc;
 
+    sched_getaffinity(0, sizeof b.at_start, &b.at_start);
     log_init("bench_attention", LOG_LEVEL_WARN);
     config_defaults(&defaults);
     b.run.block_tokens = (uint32_t)defaults.engine_block_tokens;
