@@ -41,6 +41,8 @@ def expect_one_end_each(group, process, name, killed_at):
     end: its last token before the kill, or one error that says what was lost and that it may be tried again."""
     code, done, err = group.run_wait(process, 60)
     seconds = time.monotonic() - killed_at
+    if name != "engine-0" and not done and "no router answers" in err:
+        return 0, 0  # it had not been let in yet: one clear error for all
     assert len(done) == len({one["id"] for one in done}) == len(LONG), f"{name}: exit {code}, {len(done)} results\n{err}"
     lost = [one["error"] for one in done if one["finish_reason"] == "error"]
     assert all(one["code"] in CODES[name] and one["retryable"] for one in lost), f"{name}: {lost}"
