@@ -421,13 +421,9 @@ static void test_harvest_copies_blocks_as_they_fill(void **state)
 
 /* ---- Little memory --------------------------------------------------------------------------- */
 
-/* Best effort holds all blocks when the latency-sensitive ones come. */
-static void test_best_effort_yields(void **state)
+/* Best effort has begun when the others come; all get their tokens. */
+static void run_be_first(void)
 {
-    static const char *const settings[] = {"engine.offload=never", "engine.kv_blocks=12", NULL};
-
-    (void)state;
-    init(settings);
     group_start(&group);
     for (uint32_t i = 0; i < N_BE; i++)
         submit(i);
@@ -438,6 +434,16 @@ static void test_best_effort_yields(void **state)
     group_stop(&group);
     for (uint32_t i = 0; i < N; i++)
         assert_tokens(i);
+}
+
+/* Best effort holds all blocks when the latency-sensitive ones come. */
+static void test_best_effort_yields(void **state)
+{
+    static const char *const settings[] = {"engine.offload=never", "engine.kv_blocks=12", NULL};
+
+    (void)state;
+    init(settings);
+    run_be_first();
     assert_true(stat(ENGINE_STAT_YIELDS) > 0);
     assert_true(stat(ENGINE_STAT_RECOMPUTED) > 0);
 }
@@ -451,16 +457,7 @@ static void test_best_effort_retreats(void **state)
     (void)state;
     init(settings);
     group.policy = sched_policy_find("harvest", NULL);
-    group_start(&group);
-    for (uint32_t i = 0; i < N_BE; i++)
-        submit(i);
-    group_wait(&group, group_has_begun, 1);
-    for (uint32_t i = N_BE; i < N; i++)
-        submit(i);
-    group_wait(&group, group_all_ended, N);
-    group_stop(&group);
-    for (uint32_t i = 0; i < N; i++)
-        assert_tokens(i);
+    run_be_first();
     assert_true(stat(ENGINE_STAT_RETREATS) > 0);
     assert_true(stat(ENGINE_STAT_COPIES_IN) >= stat(ENGINE_STAT_RETREATS));
 }
