@@ -150,8 +150,6 @@ void cpu_sweep_run(struct device *d, struct cpu_sweep *s);
 
 /* cpu_slots.c: offloaded rows. */
 void cpu_slots_leave(struct device *d, const uint32_t *slots, uint32_t n);
-/* Wakes the workers that this sweep may post to. */
-void cpu_slots_rouse(struct device *d, const struct cpu_sweep *s);
 void cpu_slots_enter(struct device *d, struct cpu_sweep *s);
 /* Posts the batch's arena-bound offloaded parts of layer l and drops them from its rows. */
 void cpu_slots_post(struct device *d, struct cpu_sweep *s, struct cpu_batch *batch, uint32_t l);

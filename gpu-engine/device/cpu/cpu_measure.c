@@ -9,6 +9,7 @@
 
 #include "common/base/clock.h"
 #include "gpu-engine/device/cpu/cpu_device.h"
+#include "gpu-engine/device/shape.h"
 
 /* Repetitions at most: the quartile of so many stays put where the machine is quiet. */
 enum { SAMPLES_MAX = 20 };
@@ -179,33 +180,6 @@ void cpu_measure_run(struct device *d, struct cpu_measurement *m)
 
 /* ---- Asking for it --------------------------------------------------------------------------- */
 
-static bool fits(const struct device *d, const struct device_shape *s)
-{
-    const struct device_config *c = &d->config;
-
-    for (uint32_t i = 0; i < s->n_layers; i++) {
-        if (s->layers[i] >= d->n_layers)
-            return false;
-    }
-    switch (s->kind) {
-    case DEVICE_SHAPE_DENSE:
-        return s->n_layers > 0 && s->n > 0 && s->n <= c->rows_max;
-    case DEVICE_SHAPE_DECODES:
-        return s->n_layers > 0 && s->n > 0 && s->n <= c->seqs_max && s->ctx > 0 &&
-               s->ctx <= c->context_max;
-    case DEVICE_SHAPE_CHUNK:
-        return s->n_layers > 0 && s->n > 0 && s->n <= c->rows_max &&
-               (uint64_t)s->ctx + s->n <= c->context_max;
-    case DEVICE_SHAPE_HEAD:
-        return s->n > 0 && s->n <= c->seqs_max;
-    case DEVICE_SHAPE_EMBED:
-        return s->n > 0 && s->n <= c->rows_max;
-    case DEVICE_SHAPE_KINDS:
-        break;
-    }
-    return false;
-}
-
 /* Different sequences lie in different blocks, as far as the pool goes round. */
 static uint32_t *make_tables(const struct device *d, uint32_t n_seqs)
 {
@@ -222,7 +196,7 @@ int cpu_measure(struct device *d, const struct device_shape *shape, uint64_t *ns
     struct cpu_measurement m = {.shape = *shape};
     int rc = 0;
 
-    if (!fits(d, shape))
+    if (!device_shape_fits(shape, &d->config, d->n_layers))
         return -EINVAL;
     m.tables = make_tables(d, shape->kind == DEVICE_SHAPE_DECODES ? shape->n : 1);
     if (m.tables == NULL)

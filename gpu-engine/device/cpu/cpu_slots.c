@@ -58,25 +58,6 @@ void cpu_slots_enter(struct device *d, struct cpu_sweep *s)
     }
 }
 
-void cpu_slots_rouse(struct device *d, const struct cpu_sweep *s)
-{
-    struct exchange *x = d->config.exchange;
-    uint64_t workers = 0;
-
-    if (s->in.n_enter == 0 && d->n_jobs_out == 0)
-        return;
-    for (uint32_t i = 0; i < s->in.n_enter; i++)
-        workers |= UINT64_C(1) << s->in.enter[i].slot / x->slots_per_worker;
-    for (uint32_t i = 0; i < d->n_slots; i++) {
-        if (d->pick_slots[i].state == PICK_SLOT_POSTED)
-            workers |= UINT64_C(1) << i / x->slots_per_worker;
-    }
-    for (uint32_t w = 0; w < x->n_workers; w++) {
-        if ((workers >> w & 1) != 0)
-            exchange_rouse(x, w);
-    }
-}
-
 /* ---- Posting --------------------------------------------------------------------------------- */
 
 static void copy_rows(float *to, uint32_t to_stride, const float *from, uint32_t from_stride,

@@ -29,6 +29,7 @@
 #include "common/base/clock.h"
 #include "common/base/invariant.h"
 #include "gpu-engine/device/cpu/cpu_device.h"
+#include "gpu-engine/device/rouse.h"
 
 /* ---- Active rows ----------------------------------------------------------------------------- */
 
@@ -315,7 +316,7 @@ void cpu_sweep_run(struct device *d, struct cpu_sweep *s)
                                    .out = s->out};
     reset(d, s);
     cpu_slots_leave(d, s->in.leave, s->in.n_leave);
-    cpu_slots_rouse(d, s);
+    device_rouse(d->config.exchange, &s->in, d->pick_slots, d->n_slots, d->n_jobs_out);
     embed_common(d, s);
     cpu_slots_enter(d, s);
     run_layers(d, s);

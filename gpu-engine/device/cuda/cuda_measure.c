@@ -9,33 +9,9 @@
 
 #include "common/base/clock.h"
 #include "gpu-engine/device/cuda/cuda_device.h"
+#include "gpu-engine/device/shape.h"
 
 enum { SAMPLES_MAX = 20 };
-
-static bool fits(const struct device *d, const struct device_shape *s)
-{
-    const struct device_config *c = &d->config;
-    bool layers = s->n_layers > 0;
-
-    for (uint32_t i = 0; i < s->n_layers; i++)
-        layers &= s->layers[i] < d->n_layers;
-    switch (s->kind) {
-    case DEVICE_SHAPE_DENSE:
-        return layers && s->n > 0 && s->n <= c->rows_max;
-    case DEVICE_SHAPE_DECODES:
-        return layers && s->n > 0 && s->n <= c->seqs_max && s->ctx > 0 && s->ctx <= c->context_max;
-    case DEVICE_SHAPE_CHUNK:
-        return layers && s->n > 0 && s->n <= c->rows_max &&
-               (uint64_t)s->ctx + s->n <= c->context_max;
-    case DEVICE_SHAPE_HEAD:
-        return s->n > 0 && s->n <= c->seqs_max;
-    case DEVICE_SHAPE_EMBED:
-        return s->n > 0 && s->n <= c->rows_max;
-    case DEVICE_SHAPE_KINDS:
-        break;
-    }
-    return false;
-}
 
 /* The sweep whose frame the shape's modules find: n decodes, or a chunk. */
 static void shape_of(const struct device_shape *s, struct cuda_shape *out)
@@ -134,7 +110,7 @@ int cuda_measure(struct device *d, const struct device_shape *s, uint64_t *ns)
     struct cuda_shape shape;
     cudaEvent_t from, to;
 
-    if (!fits(d, s))
+    if (!device_shape_fits(s, &d->config, d->n_layers))
         return -EINVAL;
     if (d->n_submitted != d->n_polled)
         return -EBUSY;

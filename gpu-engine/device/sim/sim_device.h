@@ -90,8 +90,6 @@ void sim_sweep_walk(struct device *d, struct sim_sweep *s, const struct device_s
 
 /* sim_slots.c: offloaded rows. */
 void sim_slots_leave(struct device *d, const struct device_sweep *in);
-/* Wakes the workers that this sweep will post to. */
-void sim_slots_rouse(struct device *d, const struct device_sweep *in);
 void sim_slots_enter(struct device *d, const struct device_sweep *in);
 /* Posts the half's active rows as jobs of layer l, at the device hand. */
 void sim_slots_post(struct device *d, struct sim_sweep *s, const struct device_sweep *in,

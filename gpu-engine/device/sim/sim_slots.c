@@ -39,25 +39,6 @@ void sim_slots_leave(struct device *d, const struct device_sweep *in)
     }
 }
 
-void sim_slots_rouse(struct device *d, const struct device_sweep *in)
-{
-    struct exchange *x = d->config.exchange;
-    uint64_t workers = 0;
-
-    if (in->n_enter == 0 && d->n_jobs_out == 0)
-        return;
-    for (uint32_t i = 0; i < in->n_enter; i++)
-        workers |= UINT64_C(1) << in->enter[i].slot / x->slots_per_worker;
-    for (uint32_t l = 0; l < d->n_layers; l++) {
-        for (uint32_t i = d->first_at[l]; i != SIM_NO_SLOT; i = d->next_at[i])
-            workers |= UINT64_C(1) << i / x->slots_per_worker;
-    }
-    for (uint32_t w = 0; w < x->n_workers; w++) {
-        if ((workers >> w & 1) != 0)
-            exchange_rouse(x, w);
-    }
-}
-
 void sim_slots_enter(struct device *d, const struct device_sweep *in)
 {
     for (int h = 0; h < SIM_HALVES; h++)

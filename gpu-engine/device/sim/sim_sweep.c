@@ -29,6 +29,7 @@
 #include "common/base/clock.h"
 #include "common/base/hash.h"
 #include "common/base/invariant.h"
+#include "gpu-engine/device/rouse.h"
 #include "gpu-engine/device/sim/sim_device.h"
 
 /* ---- What the sweep asks for ----------------------------------------------------------------- */
@@ -346,7 +347,7 @@ void sim_sweep_walk(struct device *d, struct sim_sweep *s, const struct device_s
     d->p_left = in->p_total;
     d->wait_left_ns = in->wait_total_ns;
     sim_slots_leave(d, in);
-    sim_slots_rouse(d, in);
+    device_rouse(d->config.exchange, in, d->pick_slots, d->n_slots, d->n_jobs_out);
     if (d->live != NULL)
         sim_live_embed(d->live, in);
     sim_slots_enter(d, in);
